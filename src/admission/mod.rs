@@ -1,0 +1,5 @@
+//! May this request enter at all?
+
+pub mod media;
+pub mod mirror;
+pub mod origin;

@@ -1,0 +1,4 @@
+//! Messages to bytes for a server, and its bytes to answers.
+
+pub mod http;
+pub mod stdio;

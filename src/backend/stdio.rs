@@ -1,0 +1,114 @@
+//! Child processes: newline-delimited JSON-RPC in both directions.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::ids::ExchangeId;
+use crate::ids::SessionKey;
+use crate::ids::ConnId;
+use crate::timers::Wish;
+use crate::upstream::catalog::ServerId;
+
+/// A child process of a shard.
+#[derive(Debug)]
+pub struct Process {
+    /// Whose it is.
+    pub server: ServerId,
+    /// Who uses it.
+    pub user: User,
+    /// How far it is.
+    pub state: State,
+    /// Our end of its standard streams.
+    pub conn: Option<ConnId>,
+    /// A line that is not complete.
+    pub line: Vec<u8>,
+    /// Messages that wait until it is ready.
+    pub backlog: Vec<Bytes>,
+    /// Bytes in `backlog`.
+    pub backlog_len: usize,
+    /// Requests that it has not answered, by our ids.
+    pub pending: HashMap<u64, ExchangeId, foldhash::fast::RandomState>,
+    /// The id of the next request.
+    pub next_id: u64,
+    /// What it answered to `initialize`, if it is shared.
+    pub welcome: Option<Bytes>,
+    /// Requests of a shared process and the sessions that were asked.
+    pub asked: Vec<(Bytes, SessionKey)>,
+    /// Sessions that use a shared process.
+    pub sessions: usize,
+    /// Whether it has answered anything.
+    pub has_answered: bool,
+    /// Whether it has ended; what it wrote before may still come.
+    pub has_exited: bool,
+    /// When it must be ready.
+    pub ready_by: Instant,
+    /// When it was last used.
+    pub used_at: Instant,
+    /// Timer state.
+    pub wish: Wish,
+}
+
+/// Who uses a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// One session.
+    Session(SessionKey),
+    /// All sessions of the shard.
+    Sessions,
+    /// All stateless requests of the shard (2026-07-28).
+    Stateless,
+}
+
+/// How far a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits for the pause after a crash to pass.
+    Delayed(Instant),
+    /// The control thread is starting it.
+    Starting,
+    /// It runs, and answers a handshake of ours first.
+    Handshaking,
+    /// Messages pass.
+    Ready,
+    /// It is being stopped or has ended; nothing passes any more.
+    Stopping,
+}
+
+/// Appends a number as JSON.
+pub fn write_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0_u8; 20];
+    let mut rest = number;
+    let mut count = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        count += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
+}
+
+/// Reads one of our own numbers back from raw JSON.
+pub fn read_number(raw: &[u8]) -> Option<u64> {
+    std::str::from_utf8(raw).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back() {
+        for number in [0, 1, 9, 10, 99, 12_345, u64::MAX] {
+            let mut text = Vec::new();
+            write_number(&mut text, number);
+            assert_eq!(text, number.to_string().into_bytes());
+            assert_eq!(read_number(&text), Some(number));
+        }
+        assert_eq!(read_number(b"\"1\""), None);
+    }
+}

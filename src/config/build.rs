@@ -1,0 +1,232 @@
+//! The whole tree, checked.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::file::{Field, Section, Value, join};
+use super::problem::Report;
+use super::secret::Outside;
+use super::source::Overrides;
+use super::{Config, LogChoice, keys, server, value};
+use crate::admission::origin::Policy;
+use crate::limits;
+use crate::upstream::catalog::{Catalog, Server};
+
+/// Where clients connect, unless configured.
+const LISTEN: SocketAddr = SocketAddr::new(LOOPBACK, 8080);
+/// Where health and metrics are served, unless configured.
+const ADMIN: SocketAddr = SocketAddr::new(LOOPBACK, 9090);
+const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+/// Addresses to listen on.
+const LISTEN_MAX: usize = 64;
+/// Servers: an id is 16 bits wide.
+const SERVERS_MAX: usize = 4096;
+/// Shards: each knows each other one.
+pub(super) const SHARDS_MAX: u16 = 256;
+
+/// Checks the tree; what the command line says counts more. The result means nothing if a problem
+/// was reported.
+pub(super) fn build(
+    mut top: Section,
+    overrides: &Overrides,
+    outside: &Outside<'_>,
+    report: &mut Report<'_>,
+) -> Config {
+    keys::refuse_unknown(&top, "", report);
+    let shards = top.take("shards").and_then(|field| field.integer(report, 1..=SHARDS_MAX.into()));
+    let shards = shards.and_then(|count| u16::try_from(count).ok());
+    let table = top.section("listen", report);
+    let listen = Listen::build(table, overrides, report);
+    let message_len_max = top.section("limits", report).take("message");
+    let message_len_max = message_len_max.and_then(|field| message_len(field, report));
+    let session_idle_timeout = duration(top.section("sessions", report), "idle_timeout", report);
+    let log = top.section("log", report).take("format").and_then(|field| {
+        field.parse(report, "\"auto\", \"text\", \"json\" or \"off\"", value::log)
+    });
+    let drain_timeout = duration(top.section("shutdown", report), "drain_timeout", report);
+    let servers = servers(&mut top, outside, report);
+    Config {
+        origins: Policy::new(&listen.http, listen.hosts, listen.origins),
+        listen: listen.http,
+        admin: listen.admin,
+        shards: overrides.shards.or(shards),
+        catalog: Catalog::new(servers),
+        message_len_max: message_len_max.unwrap_or(limits::MESSAGE_LEN),
+        session_idle_timeout: session_idle_timeout.unwrap_or(limits::SESSION_IDLE_TIMEOUT),
+        log: overrides.log.or(log).unwrap_or(LogChoice::Auto),
+        drain_timeout: drain_timeout.unwrap_or(limits::DRAIN_TIMEOUT),
+        warnings: Vec::new(),
+    }
+}
+
+/// `[listen]`.
+struct Listen {
+    http: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    hosts: Vec<String>,
+    origins: Vec<String>,
+}
+
+impl Listen {
+    fn build(mut table: Section, overrides: &Overrides, report: &mut Report<'_>) -> Self {
+        let (http, http_place) = take(&mut table, "http");
+        let http = http.map(|field| addrs(field, report));
+        let (admin, admin_place) = take(&mut table, "admin");
+        let admin =
+            admin.and_then(|field| field.parse(report, value::ADDR_OR_OFF, value::addr_or_off));
+        let hosts =
+            table.take("hosts").map(|field| list(field, report, "a host name", value::host));
+        let origins =
+            table.take("origins").map(|field| list(field, report, "an origin", value::origin));
+
+        let (http, http_place) = match http {
+            _ if !overrides.listen.is_empty() => {
+                (overrides.listen.clone(), Place::flag("--listen"))
+            }
+            Some(http) => (http, http_place),
+            None => (vec![LISTEN], http_place),
+        };
+        check_listen(&http, &http_place, report);
+        let (admin, admin_place) = match overrides.admin {
+            Some(admin) => (admin, Place::flag("--admin")),
+            None => (admin.unwrap_or(Some(ADMIN)), admin_place),
+        };
+        if let Some(admin) = admin {
+            check_admin(admin, &http, &admin_place, report);
+        }
+        let (hosts, origins) = (hosts.unwrap_or_default(), origins.unwrap_or_default());
+        Self { http, admin, hosts, origins }
+    }
+}
+
+/// What to point at.
+struct Place {
+    at: Option<usize>,
+    key: String,
+}
+
+impl Place {
+    fn flag(key: &str) -> Self {
+        Self { at: None, key: key.to_owned() }
+    }
+}
+
+/// Takes a field, and where to point: at it, or at the table that it is missing from.
+fn take(table: &mut Section, name: &str) -> (Option<Field>, Place) {
+    let field = table.take(name);
+    let at = field.as_ref().map_or(table.at, |field| field.at);
+    (field, Place { at: Some(at), key: join(&table.path, name) })
+}
+
+/// `listen.http`: an address, or a list of them.
+fn addrs(field: Field, report: &mut Report<'_>) -> Vec<SocketAddr> {
+    match &field.value {
+        Value::Text(_) => return texts(vec![field], report, value::ADDR, value::addr),
+        Value::List(items) if items.is_empty() => {
+            report.problem(field.at, &field.path, format!("must not be empty: {}", value::ADDR));
+        }
+        _ => {}
+    }
+    list(field, report, value::ADDR, value::addr)
+}
+
+fn check_listen(http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
+    let (at, path) = (place.at, place.key.as_str());
+    if http.len() > LISTEN_MAX {
+        report.problem(at, path, format!("must be at most {LISTEN_MAX} addresses"));
+    }
+    for (index, addr) in http.iter().enumerate() {
+        if addr.port() != 0 && http.iter().take(index).any(|other| other == addr) {
+            report.problem(at, path, format!("{addr} is there twice"));
+        }
+        if !addr.ip().to_canonical().is_loopback() {
+            let message = format!(
+                "{addr} can be reached from other machines, and there is no authentication yet: \
+                 whoever connects can use every server"
+            );
+            report.warning(at, path, message);
+        }
+    }
+}
+
+fn check_admin(admin: SocketAddr, http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
+    let (at, path) = (place.at, place.key.as_str());
+    if admin.port() != 0 && http.contains(&admin) {
+        report.problem(at, path, format!("{admin} is in listen.http, too; take another port"));
+    }
+    if !admin.ip().to_canonical().is_loopback() {
+        let message =
+            format!("{admin} can be reached from other machines, and there is no authentication");
+        report.warning(at, path, message);
+    }
+}
+
+/// The items of a list, parsed.
+fn list<T>(
+    field: Field,
+    report: &mut Report<'_>,
+    wanted: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Vec<T> {
+    let items = field.list(report, &format!("a list; each item is {wanted}"));
+    texts(items.unwrap_or_default(), report, wanted, parse)
+}
+
+fn texts<T>(
+    items: Vec<Field>,
+    report: &mut Report<'_>,
+    wanted: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Vec<T> {
+    items.into_iter().filter_map(|item| item.parse(report, wanted, &parse)).collect()
+}
+
+fn duration(mut table: Section, name: &str, report: &mut Report<'_>) -> Option<Duration> {
+    table.take(name)?.parse(report, value::DURATION, value::duration)
+}
+
+fn message_len(field: Field, report: &mut Report<'_>) -> Option<usize> {
+    let Value::Integer(len) = field.value else {
+        return field.parse(report, value::SIZE, value::size);
+    };
+    match value::message_len(u64::try_from(len).unwrap_or(0)) {
+        Ok(len) => Some(len),
+        Err(message) => {
+            report.problem(field.at, &field.path, message);
+            None
+        }
+    }
+}
+
+/// `[servers.NAME]`, in the order of the file.
+fn servers(top: &mut Section, outside: &Outside<'_>, report: &mut Report<'_>) -> Vec<Server> {
+    let Some(field) = top.take("servers") else {
+        let message = "there is no server; write [servers.NAME] with a `command` or a `url`";
+        report.problem(top.at, &join(&top.path, "servers"), message);
+        return Vec::new();
+    };
+    let Some(table) = field.table(report, "a table of servers: [servers.NAME]") else {
+        return Vec::new();
+    };
+    if table.fields.is_empty() {
+        let message = "there is no server; a server has a name, and a `command` or a `url`";
+        report.problem(table.at, &table.path, message);
+    }
+    if table.fields.len() > SERVERS_MAX {
+        let message = format!("must be at most {SERVERS_MAX} servers");
+        report.problem(table.at, &table.path, message);
+    }
+    let mut servers = Vec::new();
+    for field in table.fields {
+        let name = field.name.clone();
+        if !value::is_server_name(&name) {
+            let message = "must be named with 1 to 64 letters, digits, - and _: the name is the \
+                           last part of /mcp/NAME";
+            report.problem(field.named_at, &field.path, message);
+        }
+        let section = field.table(report, "a table with a `command` or a `url`");
+        servers.extend(section.and_then(|table| server::build(&name, table, outside, report)));
+    }
+    servers
+}

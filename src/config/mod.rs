@@ -1,0 +1,72 @@
+//! Text to checked values, once, at the edge.
+//!
+//! Two stages: `file` and `mcp_json` read what a person may write into a tree that knows where
+//! each value stands; `build` and `server` turn the tree into a [`Config`], which is what the
+//! program may rely on. Nothing outside this module sees the tree, and nothing in a `Config` needs
+//! checking again. Everything that is wrong is reported at once.
+//!
+//! Problems quote keys, names of variables and paths of files, never values: a value may be a
+//! secret.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::admission::origin::Policy;
+use crate::telemetry::log::Format;
+use crate::upstream::catalog::Catalog;
+
+pub mod args;
+pub mod problem;
+pub mod secret;
+pub mod source;
+mod build;
+mod file;
+mod keys;
+mod mcp_json;
+mod server;
+mod show;
+mod url;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use problem::{Problem, Refused};
+pub use secret::Outside;
+pub use source::{Overrides, Source, load};
+
+/// What the program may rely on.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect. At least one, all distinct.
+    pub listen: Vec<SocketAddr>,
+    /// Where health and metrics are served; none: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// How many shards; none: as many as there are cores.
+    pub shards: Option<u16>,
+    /// The servers. At least one.
+    pub catalog: Catalog,
+    /// Which `Host` and `Origin` values are served.
+    pub origins: Policy,
+    /// Largest message in bytes, in either direction.
+    pub message_len_max: usize,
+    /// Time a session lives without a request or an open stream.
+    pub session_idle_timeout: Duration,
+    /// How log lines look.
+    pub log: LogChoice,
+    /// Time requests in flight have to finish when the gateway stops.
+    pub drain_timeout: Duration,
+    /// What is allowed, but may not be what was meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogChoice {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Exchanges and connections are not logged.
+    Off,
+    /// This way.
+    Format(Format),
+}

@@ -1,0 +1,271 @@
+//! One server: `[servers.NAME]`, checked.
+
+use std::time::Duration;
+
+use super::file::{Field, Section, Value};
+use super::keys;
+use super::problem::Report;
+use super::secret::{self, Outside};
+use super::url::{self, Url};
+use super::value;
+use crate::admission::origin;
+use crate::limits;
+use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target};
+
+/// Bytes of all headers added to a request: with a target and our own headers they must fit a head.
+const HEADERS_LEN_MAX: usize = limits::HEAD_LEN_MAX / 2;
+
+/// Headers that the gateway sets itself, or that frame a message, in lower case.
+const HEADERS_REFUSED: &[&str] = &[
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What a command looks like.
+const COMMAND: &str = "a list: the program, then its arguments, such as [\"npx\", \"-y\", \"pkg\"]";
+
+/// Checks a server. None if something was wrong with it, which is reported.
+pub(super) fn build(
+    name: &str,
+    mut table: Section,
+    outside: &Outside<'_>,
+    report: &mut Report<'_>,
+) -> Option<Server> {
+    keys::refuse_unknown(&table, "server", report);
+    refuse_misplaced(&table, report);
+    let command = table.take("command");
+    let url = table.take("url");
+    // A misspelt key is reported already, and would be the one that is missed.
+    let misspelt =
+        table.fields.iter().any(|field| keys::resembles(&field.name, &["command", "url"]));
+    let both = command.is_some();
+    if both == url.is_some() && (both || !misspelt) {
+        let message =
+            if both { "has both `command` and `url`" } else { "has no `command` or `url`" };
+        report.problem(table.at, &table.path, format!("{message}; a server has exactly one"));
+    }
+    let request_timeout = table
+        .take("request_timeout")
+        .and_then(|field| field.parse(report, value::DURATION_OR_OFF, value::duration_or_off));
+    let command = command.and_then(|field| argv(field, report));
+    let command = stdio(command, &mut table, outside, report);
+    let url = url.and_then(|field| field_url(field, report));
+    let endpoint = http(url, &mut table, outside, report);
+    let target = match (command, endpoint) {
+        (Some(command), _) => Target::Stdio(command),
+        (None, Some(endpoint)) => Target::Http(endpoint),
+        (None, None) => return None,
+    };
+    let request_timeout = request_timeout.unwrap_or(Some(limits::REQUEST_TIMEOUT));
+    Some(Server { name: name.to_owned(), target, request_timeout })
+}
+
+/// Reports the keys that belong to the other kind of server.
+fn refuse_misplaced(table: &Section, report: &mut Report<'_>) {
+    let (wrong, owner) = match (table.find("command"), table.find("url")) {
+        (Some(_), None) => (keys::OF_URL, "url"),
+        (None, Some(_)) => (keys::OF_COMMAND, "command"),
+        _ => return,
+    };
+    for field in table.fields.iter().filter(|field| wrong.contains(&field.name.as_str())) {
+        let message = format!("is only for servers with a `{owner}`; remove it");
+        report.problem(field.named_at, &field.path, message);
+    }
+}
+
+/// The program and its arguments.
+fn argv(field: Field, report: &mut Report<'_>) -> Option<(String, Vec<String>)> {
+    let (at, path) = (field.at, field.path.clone());
+    let count = match &field.value {
+        Value::List(items) => items.len(),
+        _ => 0,
+    };
+    let items = field.list(report, COMMAND)?;
+    let mut words = items.into_iter().filter_map(|item| {
+        item.parse(report, "text", |text| {
+            let is_fine = !text.contains('\0');
+            is_fine
+                .then(|| text.to_owned())
+                .ok_or_else(|| "must not contain a zero byte".to_owned())
+        })
+    });
+    let program = words.next();
+    let args: Vec<String> = words.collect();
+    match program {
+        Some(program) if !program.is_empty() => {
+            (args.len() + 1 == count).then_some((program, args))
+        }
+        // Otherwise an item was wrong, and that is reported already.
+        None if count > 0 => None,
+        _ => {
+            report.problem(at, &path, format!("must not be empty: {COMMAND}"));
+            None
+        }
+    }
+}
+
+/// The keys of a server with a command. They are checked even if the command is wrong.
+fn stdio(
+    command: Option<(String, Vec<String>)>,
+    table: &mut Section,
+    outside: &Outside<'_>,
+    report: &mut Report<'_>,
+) -> Option<Command> {
+    let env = table.take("env").map(|field| variables(field, outside, report));
+    let cwd = table.take("cwd").and_then(|field| field.parse(report, "the path of a folder", path));
+    let isolation = table
+        .take("isolation")
+        .and_then(|field| field.parse(report, "\"session\" or \"shared\"", value::isolation));
+    let processes = table.take("processes").and_then(|field| field.integer(report, 1..=65_536));
+    let start_timeout = duration("start_timeout", table, report);
+    let idle_timeout = duration("idle_timeout", table, report);
+    let stop_grace = duration("stop_grace", table, report);
+    let (program, args) = command?;
+    Some(Command {
+        program,
+        args,
+        env: env.unwrap_or_default(),
+        cwd: cwd.map(Into::into),
+        isolation: isolation.unwrap_or(Isolation::Session),
+        processes_max: count(processes, limits::PROCESSES_MAX),
+        start_timeout: start_timeout.unwrap_or(limits::START_TIMEOUT),
+        idle_timeout: idle_timeout.unwrap_or(limits::PROCESS_IDLE_TIMEOUT),
+        stop_grace: stop_grace.unwrap_or(limits::STOP_GRACE),
+    })
+}
+
+/// The keys of a server with a URL. They are checked even if the URL is wrong.
+fn http(
+    url: Option<(usize, Url)>,
+    table: &mut Section,
+    outside: &Outside<'_>,
+    report: &mut Report<'_>,
+) -> Option<Endpoint> {
+    let headers = table.take("headers").map(|field| headers(field, outside, report));
+    let connections = table.take("connections").and_then(|field| field.integer(report, 1..=65_536));
+    let (at, url) = url?;
+    let headers = headers.unwrap_or_default();
+    let credentials = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    if credentials && !url.tls && !origin::is_loopback(&url.host) {
+        let message = "sends Authorization in the clear, over http to another machine; use https";
+        report.warning(at, &format!("{}.url", table.path), message);
+    }
+    Some(Endpoint {
+        tls: url.tls,
+        host: url.host,
+        port: url.port,
+        authority: url.authority,
+        target: url.target,
+        headers,
+        conns_max: count(connections, limits::SERVER_CONNS_MAX),
+    })
+}
+
+fn field_url(field: Field, report: &mut Report<'_>) -> Option<(usize, Url)> {
+    let at = field.at;
+    Some((at, field.parse(report, url::URL, url::parse)?))
+}
+
+fn duration(name: &str, table: &mut Section, report: &mut Report<'_>) -> Option<Duration> {
+    table.take(name)?.parse(report, value::DURATION, value::duration)
+}
+
+fn count(configured: Option<u32>, default: usize) -> usize {
+    configured.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
+}
+
+fn path(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("must be the path of a folder".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// The variables of `env`.
+fn variables(
+    field: Field,
+    outside: &Outside<'_>,
+    report: &mut Report<'_>,
+) -> Vec<(String, Secret)> {
+    let table = field.table(report, "a table, such as { TZ = \"UTC\" }");
+    let mut variables = Vec::new();
+    for field in table.into_iter().flat_map(|table| table.fields) {
+        let (at, path, name) = (field.at, field.path.clone(), field.name.clone());
+        if name.is_empty() || name.contains(['=', '\0']) {
+            report.problem(field.named_at, &path, "must be named without = and zero bytes");
+        }
+        let Some(value) = secret::resolve(field, outside, report) else { continue };
+        if value.reveal().contains('\0') {
+            report.problem(at, &path, "must not contain a zero byte");
+        }
+        variables.push((name, value));
+    }
+    variables
+}
+
+/// The headers of `headers`.
+fn headers(field: Field, outside: &Outside<'_>, report: &mut Report<'_>) -> Vec<(String, Secret)> {
+    let (all_at, all_path) = (field.at, field.path.clone());
+    let table = field.table(report, "a table, such as { Authorization = \"Bearer ${TOKEN}\" }");
+    let mut headers: Vec<(String, Secret)> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    for field in table.into_iter().flat_map(|table| table.fields) {
+        let (at, path, name) = (field.at, field.path.clone(), field.name.clone());
+        if let Err(message) = check_header_name(&name) {
+            report.problem(field.named_at, &path, message);
+        } else if names.contains(&name.to_ascii_lowercase()) {
+            report.problem(field.named_at, &path, "is there twice; case does not matter");
+        }
+        names.push(name.to_ascii_lowercase());
+        let Some(value) = secret::resolve(field, outside, report) else { continue };
+        if let Err(message) = check_header_value(value.reveal()) {
+            report.problem(at, &path, message);
+        }
+        headers.push((name, value));
+    }
+    let len: usize =
+        headers.iter().map(|(name, value)| name.len() + value.reveal().len() + 4).sum();
+    if len > HEADERS_LEN_MAX {
+        let message = format!("must be at most {HEADERS_LEN_MAX} bytes together");
+        report.problem(all_at, &all_path, message);
+    }
+    headers
+}
+
+fn check_header_name(name: &str) -> Result<(), String> {
+    // RFC 9110 §5.6.2: token.
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(allowed) {
+        return Err("must be a header name: letters, digits and -".to_owned());
+    }
+    let lower = name.to_ascii_lowercase();
+    if HEADERS_REFUSED.contains(&lower.as_str()) || lower.starts_with("proxy-") {
+        return Err("must not be configured: the gateway sets this header itself".to_owned());
+    }
+    Ok(())
+}
+
+fn check_header_value(value: &str) -> Result<(), String> {
+    // RFC 9110 §5.5: field-value.
+    if value.chars().any(|char| char.is_ascii_control() && char != '\t') {
+        return Err("must not contain a newline or another control character".to_owned());
+    }
+    if value.starts_with([' ', '\t']) || value.ends_with([' ', '\t']) {
+        return Err("must not begin or end with a space (is a variable empty?)".to_owned());
+    }
+    Ok(())
+}

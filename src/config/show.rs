@@ -1,0 +1,110 @@
+//! What was understood, as text for `mcp-gateway check`.
+//!
+//! Shows no value that may be a secret: no values of `env` and `headers`, no arguments, no query.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use super::{Config, LogChoice};
+use crate::telemetry::log::Format;
+use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target};
+
+impl Display for Config {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for addr in &self.listen {
+            writeln!(f, "listen.http            {addr}")?;
+        }
+        match self.admin {
+            Some(addr) => writeln!(f, "listen.admin           {addr}")?,
+            None => writeln!(f, "listen.admin           off")?,
+        }
+        match self.shards {
+            Some(count) => writeln!(f, "shards                 {count}")?,
+            None => writeln!(f, "shards                 one for each core")?,
+        }
+        let log = match self.log {
+            LogChoice::Auto => "auto",
+            LogChoice::Off => "off",
+            LogChoice::Format(Format::Text) => "text",
+            LogChoice::Format(Format::Json) => "json",
+        };
+        writeln!(f, "limits.message         {}", size(self.message_len_max))?;
+        writeln!(f, "sessions.idle_timeout  {}", duration(self.session_idle_timeout))?;
+        writeln!(f, "shutdown.drain_timeout {}", duration(self.drain_timeout))?;
+        writeln!(f, "log.format             {log}")?;
+        for (_, server) in self.catalog.iter() {
+            writeln!(f)?;
+            show_server(server, f)?;
+        }
+        Ok(())
+    }
+}
+
+fn show_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f, "/mcp/{}", server.name)?;
+    match &server.target {
+        Target::Stdio(command) => show_command(command, f)?,
+        Target::Http(endpoint) => show_endpoint(endpoint, f)?,
+    }
+    match server.request_timeout {
+        Some(timeout) => writeln!(f, "  request_timeout      {}", duration(timeout)),
+        None => writeln!(f, "  request_timeout      off"),
+    }
+}
+
+fn show_command(command: &Command, f: &mut Formatter<'_>) -> fmt::Result {
+    let arguments = match command.args.len() {
+        1 => "1 argument".to_owned(),
+        count => format!("{count} arguments"),
+    };
+    writeln!(f, "  command              {} with {arguments}", command.program.escape_debug())?;
+    if !command.env.is_empty() {
+        writeln!(f, "  env                  {}", names(&command.env))?;
+    }
+    if let Some(cwd) = &command.cwd {
+        writeln!(f, "  cwd                  {}", cwd.display().to_string().escape_debug())?;
+    }
+    let isolation = match command.isolation {
+        Isolation::Session => "session",
+        Isolation::Shared => "shared",
+    };
+    writeln!(f, "  isolation            {isolation}")?;
+    writeln!(f, "  processes            {}", command.processes_max)?;
+    writeln!(f, "  start_timeout        {}", duration(command.start_timeout))?;
+    writeln!(f, "  idle_timeout         {}", duration(command.idle_timeout))?;
+    writeln!(f, "  stop_grace           {}", duration(command.stop_grace))
+}
+
+fn show_endpoint(endpoint: &Endpoint, f: &mut Formatter<'_>) -> fmt::Result {
+    let scheme = if endpoint.tls { "https" } else { "http" };
+    let (path, query) = match endpoint.target.split_once('?') {
+        Some((path, _query)) => (path, "?…"),
+        None => (endpoint.target.as_str(), ""),
+    };
+    writeln!(f, "  url                  {scheme}://{}{path}{query}", endpoint.authority)?;
+    if !endpoint.headers.is_empty() {
+        writeln!(f, "  headers              {}", names(&endpoint.headers))?;
+    }
+    writeln!(f, "  connections          {}", endpoint.conns_max)
+}
+
+fn names(pairs: &[(String, Secret)]) -> String {
+    let names: Vec<String> =
+        pairs.iter().map(|(name, _)| name.escape_debug().to_string()).collect();
+    names.join(", ")
+}
+
+/// A duration in its largest whole unit.
+fn duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let unit = units.iter().find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{millis}ms"), |(name, unit)| format!("{}{name}", millis / unit))
+}
+
+/// A size in its largest whole unit.
+fn size(len: usize) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = units.iter().find(|(_, unit)| len >= *unit && len.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{len}B"), |(name, unit)| format!("{}{name}", len / unit))
+}

@@ -1,0 +1,285 @@
+//! Scripts: a configuration, and what is said about it.
+
+use std::env::VarError;
+use std::io;
+use std::path::Path;
+
+use super::source::{Overrides, Source, load};
+use super::*;
+use crate::limits;
+use crate::upstream::catalog::{Command, Endpoint, Isolation, ServerId, Target};
+
+mod docs;
+mod json;
+mod problems;
+
+const SECRET: &str = "s3cr3t";
+
+fn env(name: &str) -> Result<String, VarError> {
+    match name {
+        "TOKEN" => Ok(SECRET.to_owned()),
+        "EMPTY" => Ok(String::new()),
+        "LINES" => Ok(format!("{SECRET}\n{SECRET}")),
+        "BROKEN" => Err(VarError::NotUnicode("x".into())),
+        _ => Err(VarError::NotPresent),
+    }
+}
+
+fn load_text(text: &str, is_json: bool, overrides: &Overrides) -> Result<Config, Refused> {
+    let read = |path: &Path| match path.to_str() {
+        Some("t") => Ok(text.to_owned()),
+        Some("/secret") => Ok(format!("{SECRET}\r\n\n")),
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, "not there")),
+    };
+    let source = if is_json { Source::McpJson("t".into()) } else { Source::File("t".into()) };
+    let loaded = load(source, overrides, &Outside { env: &env, read: &read });
+    let told = match &loaded {
+        Ok(config) => format!("{config:?}{config}"),
+        Err(refused) => {
+            let said: Vec<String> = refused.problems.iter().map(Problem::to_string).collect();
+            format!("{refused:?}{said:?}")
+        }
+    };
+    assert!(!told.contains(SECRET), "a secret is told: {told}");
+    loaded
+}
+
+/// Each line of `expected` is a piece of a problem, in order; `w: ` before it: of a warning.
+#[track_caller]
+fn expect(loaded: Result<Config, Refused>, expected: &str, text: &str) {
+    let (problems, warnings) = match loaded {
+        Ok(config) => (Vec::new(), config.warnings),
+        Err(refused) => (refused.problems, refused.warnings),
+    };
+    let plain = |problem: &Problem| {
+        let line = problem.to_string();
+        line.strip_prefix("t:").unwrap_or(&line).trim_start().to_owned()
+    };
+    let problems = problems.iter().map(|problem| {
+        format!(
+            "{}
+",
+            plain(problem)
+        )
+    });
+    let warnings = warnings.iter().map(|warning| {
+        format!(
+            "w: {}
+",
+            plain(warning)
+        )
+    });
+    let said: String = problems.chain(warnings).collect();
+    let wanted: Vec<&str> =
+        expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    assert_eq!(said.lines().count(), wanted.len(), "{text}\nsaid:\n{said}");
+    for (line, piece) in said.lines().zip(wanted) {
+        assert!(line.starts_with(piece), "{text}\nwanted: {piece}\nsaid:\n{said}");
+    }
+}
+
+/// Runs a script. Lines that begin with `>` are a configuration, once `wrap` has completed it; the
+/// lines after them are what is said about it, see [`expect`]; or `fine`.
+#[track_caller]
+fn run(script: &str, wrap: impl Fn(&str) -> String, is_json: bool) {
+    let (mut text, mut expected) = (String::new(), String::new());
+    let mut cases = Vec::new();
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let Some(input) = line.strip_prefix('>') else {
+            expected = format!("{expected}{line}\n");
+            continue;
+        };
+        let input = input.strip_prefix(' ').unwrap_or(input);
+        // A case ends where another begins; inputs on adjacent lines are one.
+        if !expected.is_empty() {
+            cases.push((std::mem::take(&mut text), std::mem::take(&mut expected)));
+        }
+        text = format!("{text}{input}\n");
+    }
+    cases.push((text, expected));
+    assert!(cases.iter().all(|(_, expected)| !expected.is_empty()), "a case without an end");
+    for (text, expected) in cases {
+        let expected = if expected == "fine\n" { "" } else { &expected };
+        let text = wrap(text.trim_end());
+        expect(load_text(&text, is_json, &Overrides::default()), expected, &text);
+    }
+}
+
+/// A script of whole files.
+#[track_caller]
+fn check(script: &str) {
+    run(script, str::to_owned, false);
+}
+
+/// A script of what stands before one correct server.
+#[track_caller]
+fn check_top(script: &str) {
+    run(script, |text| format!("{text}\n[servers.a]\nurl = \"https://x/\"\n"), false);
+}
+
+/// A script of the keys of a server with a command, which begin at line 3.
+#[track_caller]
+fn check_command(script: &str) {
+    run(script, |text| format!("[servers.a]\ncommand = [\"x\"]\n{text}\n"), false);
+}
+
+/// A script of the keys of a server with a URL, which begin at line 3.
+#[track_caller]
+fn check_url(script: &str) {
+    run(script, |text| format!("[servers.a]\nurl = \"https://x/\"\n{text}\n"), false);
+}
+
+#[track_caller]
+fn config(text: &str) -> Config {
+    load_text(text, false, &Overrides::default()).unwrap()
+}
+
+#[track_caller]
+fn command(config: &Config, id: u16) -> &Command {
+    let Target::Stdio(command) = &config.catalog.get(ServerId(id)).unwrap().target else {
+        panic!("not a command")
+    };
+    command
+}
+
+#[track_caller]
+fn endpoint(config: &Config, id: u16) -> &Endpoint {
+    let Target::Http(endpoint) = &config.catalog.get(ServerId(id)).unwrap().target else {
+        panic!("not a URL")
+    };
+    endpoint
+}
+
+#[test]
+fn defaults_come_from_the_limits() {
+    let config = config("[servers.b]\ncommand = [\"x\", \"y\"]\n[servers.a]\nurl = \"http://h\"");
+    assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
+    assert_eq!(config.shards, None);
+    assert_eq!(config.message_len_max, limits::MESSAGE_LEN);
+    assert_eq!(config.session_idle_timeout, limits::SESSION_IDLE_TIMEOUT);
+    assert_eq!(config.drain_timeout, limits::DRAIN_TIMEOUT);
+    assert_eq!(config.log, LogChoice::Auto);
+    assert_eq!(config.catalog.find("b"), Some(ServerId(0)), "the order of the file");
+    let server = config.catalog.get(ServerId(0)).unwrap();
+    assert_eq!(server.request_timeout, Some(limits::REQUEST_TIMEOUT));
+    let command = command(&config, 0);
+    assert_eq!((command.program.as_str(), &command.args[..]), ("x", &["y".to_owned()][..]));
+    assert_eq!(command.isolation, Isolation::Session);
+    assert_eq!(command.processes_max, limits::PROCESSES_MAX);
+    assert_eq!(command.start_timeout, limits::START_TIMEOUT);
+    assert_eq!(command.idle_timeout, limits::PROCESS_IDLE_TIMEOUT);
+    assert_eq!(command.stop_grace, limits::STOP_GRACE);
+    let endpoint = endpoint(&config, 1);
+    assert_eq!((endpoint.host.as_str(), endpoint.target.as_str()), ("h", "/"));
+    assert_eq!(endpoint.conns_max, limits::SERVER_CONNS_MAX);
+}
+
+#[test]
+fn everything_can_be_configured() {
+    let config = config(
+        r#"
+        shards = 3
+        [listen]
+        http = ["127.0.0.1:1", "[::1]:1"]
+        admin = "off"
+        hosts = ["gw.example"]
+        origins = ["null", "https://app.example"]
+        [limits]
+        message = "1GiB"
+        [sessions]
+        idle_timeout = "2h"
+        [log]
+        format = "json"
+        [shutdown]
+        drain_timeout = "250ms"
+        [servers.a]
+        command = ["x"]
+        env = { A = "${TOKEN}-$${TOKEN}$", B = { file = "/secret" } }
+        cwd = "/srv"
+        isolation = "shared"
+        processes = 65536
+        start_timeout = "5s"
+        idle_timeout = "1d"
+        stop_grace = "1m"
+        request_timeout = "off"
+        [servers.b]
+        url = "https://h:1/x?y"
+        headers = { Authorization = "Bearer ${TOKEN}", X-Key = "<${file:/secret}>" }
+        connections = 7
+        request_timeout = "1s"
+        "#,
+    );
+    assert_eq!((config.listen.len(), config.admin, config.shards), (2, None, Some(3)));
+    assert!(config.origins.admits_host(b"GW.example"));
+    assert!(config.origins.admits_origin(b"null", b"localhost"));
+    assert_eq!(config.message_len_max, 1 << 30);
+    assert_eq!(config.session_idle_timeout, Duration::from_secs(7200));
+    assert_eq!(config.drain_timeout, Duration::from_millis(250));
+    assert_eq!(config.log, LogChoice::Format(Format::Json));
+    let command = command(&config, 0);
+    let reveal = |pairs: &[(String, crate::upstream::catalog::Secret)]| {
+        pairs.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect::<Vec<_>>()
+    };
+    assert_eq!(reveal(&command.env), ["A=s3cr3t-${TOKEN}$", "B=s3cr3t"]);
+    assert_eq!(command.cwd.as_deref(), Some(Path::new("/srv")));
+    assert_eq!((command.isolation, command.processes_max), (Isolation::Shared, 65_536));
+    assert_eq!(command.start_timeout, Duration::from_secs(5));
+    assert_eq!(command.idle_timeout, Duration::from_secs(86_400));
+    assert_eq!(command.stop_grace, Duration::from_secs(60));
+    assert_eq!(config.catalog.get(ServerId(0)).unwrap().request_timeout, None);
+    let endpoint = endpoint(&config, 1);
+    assert_eq!(reveal(&endpoint.headers), ["Authorization=Bearer s3cr3t", "X-Key=<s3cr3t>"]);
+    assert_eq!((endpoint.conns_max, endpoint.port), (7, 1));
+}
+
+#[test]
+fn the_command_line_counts_more() {
+    let text = "shards = 2\nlog.format = \"json\"\n\
+                [listen]\nhttp = \"0.0.0.0:1\"\nadmin = \"off\"\n\
+                [servers.a]\nurl = \"https://x\"";
+    let overrides = Overrides {
+        listen: vec!["127.0.0.1:5".parse().unwrap()],
+        admin: Some(Some("127.0.0.1:6".parse().unwrap())),
+        shards: Some(4),
+        log: Some(LogChoice::Off),
+    };
+    let config = load_text(text, false, &overrides).unwrap();
+    assert_eq!((&config.listen, config.admin), (&overrides.listen, overrides.admin.unwrap()));
+    assert_eq!((config.shards, config.log), (Some(4), LogChoice::Off));
+    assert_eq!(config.warnings, [], "the address in the file is not used");
+    let wrong = Overrides { admin: Some(Some("127.0.0.1:5".parse().unwrap())), ..overrides };
+    let said = "command line: --admin: 127.0.0.1:5 is in listen.http, too";
+    expect(load_text(text, false, &wrong), said, "admin and listen");
+}
+
+#[test]
+fn servers_without_a_file() {
+    let outside = Outside { env: &env, read: &|_| Err(io::Error::other("no files")) };
+    let load = |source| load(source, &Overrides::default(), &outside);
+    let words = ["npx", "-y", "${x}"].map(str::to_owned).to_vec();
+    let config = load(Source::Command(words)).unwrap();
+    assert_eq!((command(&config, 0).args.len(), config.catalog.only()), (2, Some(ServerId(0))));
+    let config = load(Source::Url("http://127.0.0.1:3001/mcp".to_owned())).unwrap();
+    assert_eq!(endpoint(&config, 0).port, 3001);
+    let config = load(Source::Demo { program: "/bin/gw".to_owned() }).unwrap();
+    assert_eq!(config.catalog.find("demo"), Some(ServerId(0)));
+    assert_eq!(command(&config, 0).args, ["demo-server"]);
+    expect(load(Source::Url("x://".to_owned())), "command line: URL: must begin with http", "URL");
+    expect(load(Source::File("t".into())), "cannot be read: no files", "no file");
+}
+
+#[test]
+fn check_shows_everything_but_secrets() {
+    let config = config(
+        "[servers.a]\ncommand = [\"x\", \"--key=4rg\"]\nenv.K = \"s3cr3t\"\n\
+         [servers.b]\nurl = \"https://h/p?key=q3ry\"\nheaders.X-Key = \"s3cr3t\"\n",
+    );
+    let shown = config.to_string();
+    let env = "env                  K\n";
+    for piece in ["x with 1 argument", env, "X-Key", "https://h/p?…\n", "10m", "16MiB"] {
+        assert!(shown.contains(piece), "{piece} in:\n{shown}");
+    }
+    assert!(!shown.contains("q3ry"), "a query may hold a key");
+    assert!(!shown.contains("4rg"), "an argument may hold a key");
+}

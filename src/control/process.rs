@@ -1,0 +1,229 @@
+//! Child processes: started on demand, watched, stopped step by step, and never left behind.
+//!
+//! ```text
+//!   start ──► running ──► ended (a zombie) ──► group killed ──► off the guard's list ──► reaped
+//!                │ stop                ▲
+//!                └── grace, SIGTERM, grace, SIGKILL
+//! ```
+//!
+//! A process is reaped only at the very end: up to then its number belongs to it and its group, so
+//! no signal of ours can hit a stranger.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Rlimit, Signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::guard::Guard;
+use super::log::Log;
+use super::pidfd::Watch;
+use super::spawn::{Spawned, spawn};
+use super::stderr;
+use crate::ids::{ProcessId, ShardId};
+use crate::mesh::Reply;
+use crate::shard::settings::Settings;
+use crate::upstream::catalog::{Command, ServerId, Target};
+
+/// Time to read what a process wrote to its standard error before it ended. Longer only if a
+/// process that left the group holds it open.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// A process as its shard calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub shard: ShardId,
+    pub process: ProcessId,
+}
+
+/// All child processes.
+#[derive(Debug)]
+pub(super) struct Processes {
+    settings: Arc<Settings>,
+    files: Rlimit,
+    log: Log,
+    guard: Guard,
+    running: HashMap<Key, Running>,
+    /// Where watchers say that a process is a zombie and its group is dead.
+    ended: mpsc::UnboundedSender<Key>,
+}
+
+/// One child process, from its start until it is reaped.
+#[derive(Debug)]
+struct Running {
+    server: ServerId,
+    child: Child,
+    /// The watcher's task has the other end; none once it was told to stop.
+    stop: Option<oneshot::Sender<Duration>>,
+    watch: Arc<Watch>,
+}
+
+impl Processes {
+    /// None yet. Those that end are told to `ended`, and then [`Processes::reap`] is due.
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        files: Rlimit,
+        log: Log,
+        guard: Guard,
+        ended: mpsc::UnboundedSender<Key>,
+    ) -> Self {
+        Self { settings, files, log, guard, running: HashMap::new(), ended }
+    }
+
+    /// Starts a process of a server. Must be called on the control thread, in its runtime.
+    pub(super) fn start(&mut self, key: Key, server: ServerId) -> Reply {
+        let settings = Arc::clone(&self.settings);
+        let Some(entry) = settings.catalog.get(server) else {
+            return Reply::Failed("there is no such server".to_owned());
+        };
+        let Target::Stdio(command) = &entry.target else {
+            return Reply::Failed("this server is not a command".to_owned());
+        };
+        if self.running.contains_key(&key) {
+            return Reply::Failed("there is a process of this name already".to_owned());
+        }
+        let count = self.running.values().filter(|running| running.server == server).count();
+        if command.processes_max <= count {
+            return Reply::Failed(format!(
+                "all {count} processes that this server may have are in use; \
+                 raise its limit of processes if the machine has room for more"
+            ));
+        }
+        self.start_command(key, server, &entry.name, command).unwrap_or_else(Reply::Failed)
+    }
+
+    fn start_command(
+        &mut self,
+        key: Key,
+        server: ServerId,
+        name: &str,
+        command: &Command,
+    ) -> Result<Reply, String> {
+        let Spawned { mut child, socket, stderr } = spawn(command, self.files)?;
+        let watch = match Watch::new(&child) {
+            Ok(watch) => Arc::new(watch),
+            Err(error) => {
+                end_unwatched(&mut child);
+                return Err(format!("`{}` can not be watched: {error}", command.program));
+            }
+        };
+        self.guard.add(watch.pid());
+        let pid = u64::from(child.id());
+        self.log.event("process_started", |line| line.text("server", name).number("pid", pid));
+        let words = stderr::forward(stderr, name.to_owned(), pid, self.log.clone());
+        let words = tokio::spawn(words);
+        let (stop, stopped) = oneshot::channel();
+        let ended = self.ended.clone();
+        let watcher = Arc::clone(&watch);
+        drop(tokio::spawn(async move {
+            see_to_end(&watcher, stopped, words).await;
+            // Without a receiver the gateway has gone on to end everything.
+            ended.send(key).unwrap_or_default();
+        }));
+        self.running.insert(key, Running { server, child, stop: Some(stop), watch });
+        Ok(Reply::Started(socket))
+    }
+
+    /// Stops a process. Unknown ones, and those being stopped, are left alone.
+    pub(super) fn stop(&mut self, key: Key, grace: Duration) {
+        let stop = self.running.get_mut(&key).and_then(|running| running.stop.take());
+        if let Some(stop) = stop {
+            // Without a receiver it has just ended.
+            stop.send(grace).unwrap_or_default();
+        }
+    }
+
+    /// Stops all processes.
+    pub(super) fn stop_all(&mut self, grace: Duration) {
+        let keys: Vec<_> = self.running.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.stop(key, grace));
+    }
+
+    /// Kills all processes and their groups, at once.
+    pub(super) fn kill_all(&self) {
+        self.running.values().for_each(|running| running.watch.signal_group(Signal::KILL));
+    }
+
+    /// Takes leave of a process that has ended, and says how it did.
+    pub(super) fn reap(&mut self, key: Key) -> Option<String> {
+        let mut running = self.running.remove(&key)?;
+        // Its number may be given to another process as soon as it is reaped; from then on
+        // nobody may signal it.
+        self.guard.remove(running.watch.pid());
+        // A zombie does not make us wait.
+        let how = in_words(running.child.wait());
+        let name = self.settings.catalog.get(running.server).map_or("", |server| &server.name);
+        let pid = u64::from(running.child.id());
+        self.log.event("process_exited", |line| {
+            line.text("server", name).number("pid", pid).text("how", &how)
+        });
+        Some(how)
+    }
+
+    /// Waits until the guard has died.
+    pub(super) async fn guard_died(&self) {
+        self.guard.died().await;
+    }
+
+    /// Starts the guard again.
+    pub(super) fn restart_guard(&mut self) -> io::Result<()> {
+        self.guard.restart()
+    }
+
+    /// Whether none is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+}
+
+/// Ends a process that nobody could be set to watch.
+fn end_unwatched(child: &mut Child) {
+    // If that fails it has ended by itself, and then waiting does not take long either.
+    child.kill().unwrap_or_default();
+    drop(child.wait());
+}
+
+/// Waits until a process has ended, by itself or stopped; then kills what is left of its group and
+/// lets its last words through.
+async fn see_to_end(
+    watch: &Watch,
+    stopped: oneshot::Receiver<Duration>,
+    mut words: JoinHandle<()>,
+) {
+    tokio::select! {
+        () = watch.ended() => {}
+        Ok(grace) = stopped => end(watch, grace).await,
+    }
+    watch.signal_group(Signal::KILL);
+    if timeout(LAST_WORDS_TIMEOUT, &mut words).await.is_err() {
+        words.abort();
+    }
+}
+
+/// Ends a process whose input is at its end: waits, asks, waits, and insists.
+async fn end(watch: &Watch, grace: Duration) {
+    if timeout(grace, watch.ended()).await.is_ok() {
+        return;
+    }
+    watch.signal_group(Signal::TERM);
+    if timeout(grace, watch.ended()).await.is_ok() {
+        return;
+    }
+    watch.signal_group(Signal::KILL);
+    watch.ended().await;
+}
+
+fn in_words(status: io::Result<ExitStatus>) -> String {
+    let Ok(status) = status else { return "unknown".to_owned() };
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown".to_owned(),
+    }
+}

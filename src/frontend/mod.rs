@@ -1,0 +1,4 @@
+//! Bytes from a client to requests, and answers to bytes.
+
+pub mod http;
+pub mod answer;

@@ -1,0 +1,134 @@
+//! Every bound of the gateway, in one place, with the arithmetic that ties them together.
+//!
+//! What an operator may change is in the configuration; the defaults for it are here too. All
+//! bounds are per shard unless they say otherwise.
+
+use std::time::Duration;
+
+/// Connections of any kind (clients, servers, child processes) one shard holds.
+pub const CONNS_MAX: usize = 65_536;
+
+/// Bytes a driver reads at once; also the most that one paused connection keeps unparsed.
+pub const RECV_LEN: usize = 64 * 1024;
+
+/// The largest message, in any direction, unless configured (`limits.message`).
+pub const MESSAGE_LEN: usize = 16 * 1024 * 1024;
+
+/// The largest value `limits.message` may take: spans are 32 bits wide.
+pub const MESSAGE_LEN_MAX: usize = 1024 * 1024 * 1024;
+
+/// Bytes of incomplete messages that all connections of a shard may gather together.
+pub const GATHERED_LEN_MAX: usize = 512 * 1024 * 1024;
+
+/// Nesting of JSON values in a message.
+pub const DEPTH_MAX: u16 = 128;
+
+/// Bytes of a request or response head, and of a request target.
+pub const HEAD_LEN_MAX: usize = 32 * 1024;
+/// See [`HEAD_LEN_MAX`].
+pub const TARGET_LEN_MAX: usize = 8 * 1024;
+
+/// Unsent bytes on a connection at which its producer is paused.
+pub const OUTPUT_HIGH: usize = 256 * 1024;
+/// Unsent bytes at which the producer goes on.
+pub const OUTPUT_LOW: usize = 64 * 1024;
+/// Unsent bytes beyond one whole message that close a connection whose producer cannot be paused,
+/// because others share it.
+pub const OUTPUT_SHARED_MAX: usize = 1024 * 1024;
+/// Unsent bytes to a child process at which new requests for it are refused.
+pub const STDIN_LEN_MAX: usize = 64 * 1024 * 1024;
+
+/// Elements of a JSON-RPC batch (2025-03-26 only).
+pub const BATCH_MAX: usize = 64;
+
+/// Sessions one shard holds.
+pub const SESSIONS_MAX: usize = 65_536;
+/// Requests in flight in one session.
+pub const SESSION_EXCHANGES_MAX: usize = 1024;
+/// Requests of a server that one session still has to answer.
+pub const SESSION_QUESTIONS_MAX: usize = 256;
+/// Messages remembered to set up a restarted server (log level, subscriptions).
+pub const SESSION_SETUP_MAX: usize = 64;
+/// Messages that wait while a session's server is being started.
+pub const SESSION_WAITING_MAX: usize = 256;
+
+/// Events one session keeps for resumption, and their bytes.
+pub const REPLAY_EVENTS_MAX: usize = 512;
+/// See [`REPLAY_EVENTS_MAX`]. One event of any allowed size is always kept.
+pub const REPLAY_LEN_MAX: usize = 4 * 1024 * 1024;
+/// Streams of one session that can be resumed.
+pub const REPLAY_STREAMS_MAX: usize = 64;
+/// Replay bytes of all sessions of a shard.
+pub const REPLAY_TOTAL_MAX: usize = 256 * 1024 * 1024;
+
+/// Connections to one HTTP server, unless configured.
+pub const SERVER_CONNS_MAX: usize = 2048;
+/// Idle connections kept to one HTTP server.
+pub const SERVER_IDLE_MAX: usize = 256;
+/// Child processes of one server, unless configured.
+pub const PROCESSES_MAX: usize = 128;
+
+/// Bytes of log lines that wait for the writer; more are counted and dropped.
+pub const LOG_LEN_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one value in a log line.
+pub const LOG_VALUE_LEN_MAX: usize = 256;
+
+/// Parcels in a shard's mailbox.
+pub const MAILBOX_LEN: usize = 8192;
+/// Bytes that may be on their way through the mesh for one connection.
+pub const TUNNEL_LEN_MAX: usize = 1024 * 1024;
+
+/// Time for a whole request head, from its first byte (or from accept).
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a request body to make progress.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time a client connection may stay open between requests.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time a peer may leave our bytes unread before its connection is closed.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Silence on an event stream after which a comment is sent.
+pub const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
+/// Time a client waits for a plain JSON answer before the gateway opens an event stream, so that
+/// nothing between the two gives up on a silent connection.
+pub const QUIET_TIME: Duration = Duration::from_secs(10);
+/// Time to connect to a server.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time a server may take to answer, unless configured. Progress starts it again.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// Time an idle connection to a server is kept.
+pub const SERVER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time a session lives without a request or an open stream, unless configured.
+pub const SESSION_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// Time a child process has to answer `initialize`, unless configured.
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time a shared child process may be idle before it is stopped, unless configured.
+pub const PROCESS_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Time a child process has to exit after its input was closed, and again after SIGTERM.
+pub const STOP_GRACE: Duration = Duration::from_secs(3);
+/// First pause before a child process that died is started again; doubles up to the next.
+pub const RESTART_MIN: Duration = Duration::from_millis(100);
+/// See [`RESTART_MIN`].
+pub const RESTART_MAX: Duration = Duration::from_secs(30);
+/// Time requests in flight have to finish when the gateway stops, unless configured.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+const _: () = assert!(OUTPUT_LOW < OUTPUT_HIGH, "a paused producer must be able to go on");
+const _: () = assert!(MESSAGE_LEN <= MESSAGE_LEN_MAX && MESSAGE_LEN_MAX < u32::MAX as usize);
+const _: () = assert!(MESSAGE_LEN <= STDIN_LEN_MAX, "one message of any size fits a child's queue");
+const _: () = assert!(MESSAGE_LEN <= GATHERED_LEN_MAX);
+const _: () = assert!(TARGET_LEN_MAX < HEAD_LEN_MAX && HEAD_LEN_MAX < RECV_LEN);
+
+/// Exchanges one shard has in flight.
+pub const EXCHANGES_MAX: usize = 131_072;
+/// Exchanges that wait for a connection to one HTTP server.
+pub const SERVER_WAITING_MAX: usize = 4096;
+/// How often a broken-off stream is asked for again without a new event.
+pub const RESUMES_MAX: u8 = 5;
+/// Pause before that, unless the server names one.
+pub const RESUME_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of an HTTP server's error body that are looked at.
+pub const ERROR_BODY_LEN_MAX: usize = 64 * 1024;
+/// Time the addresses of a server are used before they are looked up again.
+pub const RESOLVE_TTL: Duration = Duration::from_secs(30);
+/// Time a server process that knows only `initialize` is remembered for that.
+pub const PROBE_TTL: Duration = Duration::from_secs(60);

@@ -1,0 +1,283 @@
+//! Why something was not served, and everything that follows from it.
+//!
+//! One variant for each thing that a caller does differently. Status, JSON-RPC code, label and
+//! sentence are looked up here and nowhere else, so that they cannot disagree.
+
+use wire::http1::{HeadError, write_header, write_length, write_status_line};
+use wire::rpc::RpcError;
+
+/// Why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The bytes are not HTTP as RFC 9112 has it.
+    Head(HeadError),
+    /// The framing of the body is broken.
+    Body,
+    /// `Host` is none of ours.
+    Host,
+    /// `Origin` is none that we admit.
+    Origin,
+    /// There is nothing at this path.
+    Path,
+    /// There is no server of this name.
+    Server,
+    /// `/mcp` with several servers behind it.
+    NoDefaultServer,
+    /// The path has no such method.
+    Method,
+    /// The body is not `application/json`.
+    ContentType,
+    /// The body is compressed.
+    ContentEncoding,
+    /// The client does not take both kinds of answers.
+    Accept,
+    /// GET without `text/event-stream`.
+    AcceptEvents,
+    /// The message is larger than `limits.message`.
+    TooLarge,
+    /// The head or the body did not arrive in time.
+    TooSlow,
+    /// The body is no JSON-RPC message.
+    Rpc(RpcError),
+    /// A batch where the revision has none, or one that may not be sent.
+    Batch,
+    /// Neither `initialize` nor a session id.
+    NoSession,
+    /// The session has ended or never was.
+    UnknownSession,
+    /// `initialize` within a session.
+    InitializeInSession,
+    /// `MCP-Protocol-Version` names a revision that we do not know.
+    Version,
+    /// The same for 2026-07-28 and later: has a code of its own.
+    ModernVersion,
+    /// A mirrored header is missing or differs from the body.
+    HeaderMismatch,
+    /// The metadata that 2026-07-28 requires is missing.
+    Metadata,
+    /// A JSON-RPC response where the revision allows none.
+    Response,
+    /// `Last-Event-ID` names nothing that can be resumed.
+    Event,
+    /// A bound of ours was reached.
+    Full,
+    /// The gateway is being stopped.
+    Draining,
+    /// The server cannot be reached or started.
+    Unreachable,
+    /// The server went away before it answered.
+    Died,
+    /// What the server sent is not the protocol.
+    BadServer,
+    /// The server does not accept our credentials.
+    Credentials,
+    /// The server did not answer in time.
+    Timeout,
+    /// A request of 2026-07-28 for a server that knows only `initialize`.
+    LegacyServer,
+    /// A fault of the gateway's own.
+    Fault,
+}
+
+impl Refusal {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Head(error) => error.status(),
+            Self::Body
+            | Self::Rpc(_)
+            | Self::Batch
+            | Self::NoSession
+            | Self::InitializeInSession
+            | Self::Version
+            | Self::ModernVersion
+            | Self::HeaderMismatch
+            | Self::Metadata
+            | Self::Response
+            | Self::Event
+            | Self::LegacyServer => 400,
+            Self::Host | Self::Origin => 403,
+            Self::Path | Self::Server | Self::NoDefaultServer | Self::UnknownSession => 404,
+            Self::Method => 405,
+            Self::Accept | Self::AcceptEvents => 406,
+            Self::TooSlow => 408,
+            Self::TooLarge => 413,
+            Self::ContentType | Self::ContentEncoding => 415,
+            Self::Fault => 500,
+            Self::Unreachable | Self::Died | Self::BadServer | Self::Credentials => 502,
+            Self::Full | Self::Draining => 503,
+            Self::Timeout => 504,
+        }
+    }
+
+    /// The JSON-RPC code.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Rpc(error) => error.code(),
+            Self::HeaderMismatch => -32020,
+            Self::ModernVersion => -32022,
+            Self::Metadata => -32602,
+            Self::Fault
+            | Self::Full
+            | Self::Draining
+            | Self::Unreachable
+            | Self::Died
+            | Self::BadServer
+            | Self::Credentials
+            | Self::Timeout => -32603,
+            _ => -32600,
+        }
+    }
+
+    /// Its name in logs and in the error's `data`, so that nobody takes it for the server's word.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Head(_) => "bad_head",
+            Self::Body => "bad_body",
+            Self::Host => "bad_host",
+            Self::Origin => "bad_origin",
+            Self::Path => "no_such_path",
+            Self::Server => "no_such_server",
+            Self::NoDefaultServer => "no_default_server",
+            Self::Method => "bad_method",
+            Self::ContentType => "bad_content_type",
+            Self::ContentEncoding => "bad_content_encoding",
+            Self::Accept | Self::AcceptEvents => "bad_accept",
+            Self::TooLarge => "too_large",
+            Self::TooSlow => "too_slow",
+            Self::Rpc(_) => "bad_message",
+            Self::Batch => "bad_batch",
+            Self::NoSession => "no_session",
+            Self::UnknownSession => "unknown_session",
+            Self::InitializeInSession => "initialize_in_session",
+            Self::Version | Self::ModernVersion => "unsupported_version",
+            Self::HeaderMismatch => "header_mismatch",
+            Self::Metadata => "missing_metadata",
+            Self::Response => "unexpected_response",
+            Self::Event => "unknown_event",
+            Self::Full => "full",
+            Self::Draining => "draining",
+            Self::Unreachable => "server_unreachable",
+            Self::Died => "server_died",
+            Self::BadServer => "server_invalid",
+            Self::Credentials => "server_credentials",
+            Self::Timeout => "server_timeout",
+            Self::LegacyServer => "legacy_server",
+            Self::Fault => "fault",
+        }
+    }
+
+    /// What is wrong and what would be right.
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Head(_) | Self::Rpc(_) => "",
+            Self::Body => "The request body is not framed as RFC 9112 section 7 demands.",
+            Self::Host => "This Host is not served here; add it to listen.hosts.",
+            Self::Origin => "This Origin is not admitted; add it to listen.origins.",
+            Self::Path => "Nothing is here; the MCP endpoints are /mcp and /mcp/{server}.",
+            Self::Server => "No server of this name is configured.",
+            Self::NoDefaultServer => "Several servers are configured; name one: /mcp/{server}.",
+            Self::Method => "Use POST, GET or DELETE.",
+            Self::ContentType => "Send Content-Type: application/json.",
+            Self::ContentEncoding => "Send the body without Content-Encoding.",
+            Self::Accept => "Send Accept: application/json, text/event-stream.",
+            Self::AcceptEvents => "Send Accept: text/event-stream.",
+            Self::TooLarge => "The message is larger than limits.message allows.",
+            Self::TooSlow => "The request did not arrive in time.",
+            Self::Batch => "Batches exist only in revision 2025-03-26, without initialize in them.",
+            Self::NoSession => "Send initialize first, then its Mcp-Session-Id with every request.",
+            Self::UnknownSession => "This session has ended or never was; send initialize again.",
+            Self::InitializeInSession => "This session is initialized; start another without its id.",
+            Self::Version | Self::ModernVersion => "This protocol version is not supported.",
+            Self::HeaderMismatch => {
+                "MCP-Protocol-Version, Mcp-Method and Mcp-Name must be sent and equal the body."
+            }
+            Self::Metadata => {
+                "params._meta needs io.modelcontextprotocol/protocolVersion and \
+                 io.modelcontextprotocol/clientCapabilities."
+            }
+            Self::Response => "Responses are not sent by clients in this revision.",
+            Self::Event => "This Last-Event-ID is unknown or its events are no longer kept.",
+            Self::Full => "The gateway has reached a limit; try again later.",
+            Self::Draining => "The gateway is being stopped; connect again.",
+            Self::Unreachable => "The server cannot be reached or started.",
+            Self::Died => "The server went away before it answered.",
+            Self::BadServer => "The server's answer is not valid.",
+            Self::Credentials => "The server refused the gateway's credentials.",
+            Self::Timeout => "The server did not answer in time.",
+            Self::LegacyServer => "This server knows only the initialize handshake.",
+            Self::Fault => "The gateway failed to handle this request; it was logged.",
+        }
+    }
+
+    /// Whether the same request may be sent again later without being changed.
+    fn is_temporary(self) -> bool {
+        matches!(self, Self::Full | Self::Draining | Self::Unreachable)
+    }
+
+    /// Appends the JSON-RPC error response. `id` is raw JSON; `requested` is the version that was
+    /// asked for, if that is what is wrong.
+    pub fn write_error(self, out: &mut Vec<u8>, id: &[u8], requested: Option<&[u8]>) {
+        out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+        out.extend_from_slice(id);
+        out.extend_from_slice(b",\"error\":{\"code\":");
+        out.extend_from_slice(self.code().to_string().as_bytes());
+        out.extend_from_slice(b",\"message\":");
+        let text = match self {
+            Self::Head(error) => error.to_string(),
+            Self::Rpc(error) => error.to_string(),
+            other => other.sentence().to_owned(),
+        };
+        wire::json::write_string(out, &text);
+        out.extend_from_slice(b",\"data\":{\"gateway\":\"");
+        out.extend_from_slice(self.label().as_bytes());
+        out.push(b'"');
+        if let Some(requested) = requested {
+            out.extend_from_slice(b",\"supported\":[\"2026-07-28\"],\"requested\":");
+            wire::json::write_string(out, &String::from_utf8_lossy(requested));
+        }
+        out.extend_from_slice(b"}}}");
+    }
+
+    /// Appends a whole HTTP response that says so.
+    pub fn write_response(self, out: &mut Vec<u8>, answer: Answer<'_>) {
+        let mut body = Vec::with_capacity(256);
+        self.write_error(&mut body, answer.id, answer.requested);
+        write_status_line(out, self.status());
+        write_header(out, "content-type", b"application/json");
+        if self.status() == 405 {
+            write_header(out, "allow", b"GET, POST, DELETE");
+        }
+        if self.is_temporary() {
+            write_header(out, "retry-after", b"1");
+        }
+        if !answer.keep_alive {
+            write_header(out, "connection", b"close");
+        }
+        write_cors(out, answer.origin);
+        write_length(out, body.len() as u64);
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&body);
+    }
+}
+
+/// Lets a browser page of an admitted origin read the response (Fetch standard, section 3.2).
+pub fn write_cors(out: &mut Vec<u8>, origin: Option<&[u8]>) {
+    let Some(origin) = origin else { return };
+    write_header(out, "access-control-allow-origin", origin);
+    write_header(out, "vary", b"Origin");
+    write_header(out, "access-control-expose-headers", b"Mcp-Session-Id, MCP-Protocol-Version");
+}
+
+/// What a refusal says besides itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The request's id as raw JSON; `null` when it is not known.
+    pub id: &'a [u8],
+    /// The admitted origin of a browser.
+    pub origin: Option<&'a [u8]>,
+    /// The version asked for, if that is what is wrong.
+    pub requested: Option<&'a [u8]>,
+    /// Whether the connection stays open.
+    pub keep_alive: bool,
+}

@@ -1,0 +1,125 @@
+//! Whose request is it? Sessions of the legacy era (`initialize` … `DELETE`).
+
+pub mod id;
+pub mod replay;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::ids::ExchangeId;
+use crate::limits;
+use crate::message::Revision;
+use crate::session::id::SessionId;
+use crate::session::replay::Replay;
+use crate::ids::ProcessId;
+use crate::timers::Wish;
+use crate::upstream::catalog::ServerId;
+
+/// A client's session with one server.
+#[derive(Debug)]
+pub struct Session {
+    /// What the client calls it.
+    pub id: SessionId,
+    /// The server.
+    pub server: ServerId,
+    /// Whether `initialize` was answered.
+    pub is_open: bool,
+    /// The revision that was agreed on.
+    pub revision: Revision,
+    /// The client's `initialize` as it was sent to the server.
+    pub initialize: Bytes,
+    /// The client's `notifications/initialized`.
+    pub initialized: Option<Bytes>,
+    /// Messages that a new server process or backend session needs: log level, subscriptions.
+    pub setup: Vec<Setup>,
+    /// Whether the server knows something of the session that `setup` cannot tell it again.
+    pub is_irreplaceable: bool,
+    /// The server's half.
+    pub link: Link,
+    /// Event streams.
+    pub replay: Replay,
+    /// Ids (raw JSON) of the server's requests that the client has not answered.
+    pub questions: Vec<Bytes>,
+    /// Exchanges in flight.
+    pub exchanges: Vec<ExchangeId>,
+    /// When it was last used.
+    pub used_at: Instant,
+    /// Timer state.
+    pub wish: Wish,
+}
+
+/// The server's half of a session.
+#[derive(Debug)]
+pub enum Link {
+    /// A child process, started when needed.
+    Process(Option<ProcessId>),
+    /// An HTTP server.
+    Http {
+        /// The server's own session id, if it gave one.
+        id: Option<Bytes>,
+        /// The GET stream from the server.
+        listen: Option<ExchangeId>,
+        /// Last event id and pause of a GET stream that the server ended.
+        resume: Option<Bytes>,
+        /// What is left to do until the session is set up again at a server that had lost it.
+        revival: Option<Revival>,
+    },
+}
+
+/// A session that is being set up again.
+#[derive(Debug)]
+pub struct Revival {
+    /// Exchanges that wait for it.
+    pub waiting: Vec<ExchangeId>,
+    /// Messages to send first, one after the other.
+    pub steps: VecDeque<Bytes>,
+}
+
+/// A message to repeat when the server has to be set up again.
+#[derive(Debug)]
+pub struct Setup {
+    /// What it sets: a later message with the same key replaces it.
+    pub key: Bytes,
+    /// The message.
+    pub message: Bytes,
+}
+
+impl Session {
+    /// Remembers what `method` changes at the server. `subject`: the resource it is about.
+    pub fn remember(&mut self, method: &[u8], subject: &[u8], message: impl FnOnce() -> Bytes) {
+        let key = match method {
+            b"logging/setLevel" => Bytes::from_static(b"level"),
+            b"resources/subscribe" | b"resources/unsubscribe" => Bytes::copy_from_slice(subject),
+            _ => {
+                self.is_irreplaceable |= method.starts_with(b"tasks/");
+                return;
+            }
+        };
+        self.setup.retain(|setup| setup.key != key);
+        if method == b"resources/unsubscribe" {
+            return;
+        }
+        if limits::SESSION_SETUP_MAX <= self.setup.len() {
+            self.is_irreplaceable = true;
+            return;
+        }
+        self.setup.push(Setup { key, message: message() });
+    }
+
+    /// Takes note of a request of the server, or refuses because there are too many.
+    pub fn ask(&mut self, id: &[u8]) -> bool {
+        let has_room = self.questions.len() < limits::SESSION_QUESTIONS_MAX;
+        if has_room {
+            self.questions.push(Bytes::copy_from_slice(id));
+        }
+        has_room
+    }
+
+    /// Whether the client may answer this; it may once.
+    pub fn answer(&mut self, id: &[u8]) -> bool {
+        let index = self.questions.iter().position(|question| question == id);
+        index.map(|index| self.questions.swap_remove(index)).is_some()
+    }
+}

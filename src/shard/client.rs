@@ -1,0 +1,521 @@
+//! Bytes of clients become requests, one at a time per connection.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use wire::Decoded;
+use wire::http1::{self, BodyDecoder, HeaderSlots, RequestHead, Version};
+
+use crate::admission::media;
+use crate::frontend::answer::{EVENT_STREAM, write_preflight};
+use crate::frontend::http::{Busy, Chunked, Client, Framing};
+use crate::ids::{ConnId, Socket};
+use crate::limits;
+use crate::message::Payload;
+use crate::refusal::{Answer, Refusal};
+use crate::shard::event::Action;
+use crate::shard::{Role, Shard, Timer};
+use crate::upstream::catalog::ServerId;
+
+const HEAD_LIMITS: http1::Limits =
+    http1::Limits { head_len_max: limits::HEAD_LEN_MAX, target_len_max: limits::TARGET_LEN_MAX };
+
+/// What became of a request at the front of the input.
+enum Progress {
+    /// It was taken: this many bytes.
+    Used(usize),
+    /// It is not complete; this many bytes must be there before it is worth another look.
+    Need(usize),
+    /// The connection has no further use for the input.
+    Stop,
+}
+
+/// What a request asks for, as far as its head tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Post(ServerId),
+    Get(ServerId),
+    Delete(ServerId),
+    Preflight,
+}
+
+impl Shard {
+    pub(super) fn client_accepted(&mut self, socket: Socket, peer: SocketAddr, now: Instant) {
+        self.client_adopted(socket, peer, (Vec::new(), 0), now);
+    }
+
+    pub(super) fn client_adopted(
+        &mut self,
+        socket: Socket,
+        peer: SocketAddr,
+        (bytes, moves): (Vec<u8>, u8),
+        now: Instant,
+    ) {
+        let mut client = Client::new(peer, now);
+        client.moves = moves;
+        let conn = match self.draining {
+            Some(_) => None,
+            None => self.open(Role::Client(Box::new(client))),
+        };
+        let Some(conn) = conn else {
+            self.counters.accept_refused += 1;
+            self.actions.push_back(Action::Discard { socket });
+            return;
+        };
+        self.current = Some(conn);
+        self.counters.clients += 1;
+        self.counters.accepted += u64::from(moves == 0);
+        self.actions.push_back(Action::Receive { conn, socket });
+        self.wish_conn(conn, now + limits::HEAD_TIMEOUT);
+        if !bytes.is_empty() {
+            self.client_received(conn, &bytes, now);
+        }
+    }
+
+    pub(super) fn client_received(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
+        let Some(client) = self.client_mut(conn) else { return };
+        let received = bytes.len();
+        client.received += received as u64;
+        let begins = !std::mem::replace(&mut client.in_request, true);
+        if begins {
+            client.waits_since = now;
+        }
+        if client.chunked.is_some() {
+            self.counters.received_bytes += received as u64;
+            self.client_chunks(conn, bytes, now);
+            return;
+        }
+        let is_direct = client.busy == Busy::No && client.inbox.is_empty();
+        if is_direct {
+            self.counters.received_bytes += received as u64;
+            self.client_parse(conn, &Payload::Borrowed(bytes), now);
+            return;
+        }
+        client.inbox.extend_from_slice(bytes);
+        let is_busy = client.busy != Busy::No;
+        let is_enough = client.need <= client.inbox.len();
+        self.counters.received_bytes += received as u64;
+        if is_busy {
+            // Later requests wait; the client is told to by TCP.
+            self.pause(conn);
+        } else if is_enough {
+            self.client_inbox(conn, now);
+        } else {
+            self.client_gathers(conn, now);
+        }
+    }
+
+    /// Looks at what waits in the inbox.
+    pub(super) fn client_continue(&mut self, conn: ConnId, now: Instant) {
+        self.current = Some(conn);
+        let Some(client) = self.client_mut(conn) else { return };
+        if client.busy != Busy::No {
+            return;
+        }
+        client.in_request = !client.inbox.is_empty();
+        if client.in_request {
+            self.client_inbox(conn, now);
+        }
+        self.resume(conn);
+        if let Some(client) = self.client_mut(conn)
+            && client.busy != Busy::No
+            && !client.inbox.is_empty()
+        {
+            self.pause(conn);
+        }
+    }
+
+    fn client_inbox(&mut self, conn: ConnId, now: Instant) {
+        let Some(client) = self.client_mut(conn) else { return };
+        let inbox = std::mem::take(&mut client.inbox);
+        client.need = 0;
+        self.client_account(conn);
+        self.client_parse(conn, &Payload::Whole(Bytes::from(inbox)), now);
+    }
+
+    /// Takes requests from the front of the input until one has to be waited for.
+    fn client_parse(&mut self, conn: ConnId, input: &Payload<'_>, now: Instant) {
+        let mut at = 0;
+        loop {
+            let rest = input.bytes().get(at..).unwrap_or_default();
+            let Some(client) = self.client_mut(conn) else { return };
+            if rest.is_empty() {
+                client.in_request = client.busy != Busy::No;
+                return;
+            }
+            if client.busy != Busy::No {
+                client.inbox = rest.to_vec();
+                self.client_account(conn);
+                self.pause(conn);
+                return;
+            }
+            let mut slots = HeaderSlots::new();
+            let progress = match http1::request(rest, &mut slots, HEAD_LIMITS) {
+                Err(error) => {
+                    self.refuse_and_close(conn, Refusal::Head(error), now);
+                    return;
+                }
+                Ok(Decoded::Incomplete) => Progress::Need(0),
+                Ok(Decoded::Item { item: head, used }) => {
+                    self.client_request(conn, &head, (input, at, used), now)
+                }
+            };
+            match progress {
+                Progress::Used(used) => at += used,
+                Progress::Stop => return,
+                Progress::Need(need) => {
+                    let Some(client) = self.client_mut(conn) else { return };
+                    client.inbox.reserve(need.min(limits::RECV_LEN).max(rest.len()));
+                    client.inbox.extend_from_slice(rest);
+                    client.need = need;
+                    self.client_gathers(conn, now);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A request whose head is complete: `used` bytes at `at` of the input.
+    fn client_request(
+        &mut self,
+        conn: ConnId,
+        head: &RequestHead<'_, '_>,
+        (input, at, used): (&Payload<'_>, usize, usize),
+        now: Instant,
+    ) -> Progress {
+        let is_draining = self.draining.is_some();
+        let policy_origin = head.headers.get("origin");
+        let Some(client) = self.client_mut(conn) else { return Progress::Stop };
+        client.framing = Framing {
+            chunked: false,
+            can_chunk: head.version == Version::Http11,
+            keep_alive: head.keep_alive && !is_draining,
+        };
+        client.origin = None;
+        let rest = input.bytes().len() - at;
+        let len = match head.body {
+            http1::Body::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
+            http1::Body::None | http1::Body::Chunked | http1::Body::UntilClose => 0,
+        };
+        let total = used.saturating_add(len);
+        let target = self.client_target(head);
+        if target != Err(Refusal::Origin)
+            && target != Err(Refusal::Host)
+            && let Some(client) = self.client_mut(conn)
+        {
+            client.origin = policy_origin.map(Box::from);
+        }
+        let target = match target {
+            _ if self.settings.message_len_max < len => Err(Refusal::TooLarge),
+            other => other,
+        };
+        let target = match target {
+            Ok(target) => target,
+            Err(refusal) if total <= rest && head.body != http1::Body::Chunked => {
+                self.refuse(conn, refusal, b"null", now);
+                return Progress::Used(total);
+            }
+            Err(refusal) => {
+                self.refuse_and_close(conn, refusal, now);
+                return Progress::Stop;
+            }
+        };
+        if head.body == http1::Body::Chunked {
+            let bytes = input.bytes().get(at..).unwrap_or_default();
+            let (head_bytes, body) = bytes.split_at_checked(used).unwrap_or_default();
+            self.client_expects(conn, head, body.is_empty());
+            let Some(client) = self.client_mut(conn) else { return Progress::Stop };
+            client.chunked = Some(Box::new(Chunked {
+                head: head_bytes.to_vec(),
+                decoder: BodyDecoder::new(head.body),
+                body: Vec::new(),
+            }));
+            self.client_chunks(conn, body, now);
+            return Progress::Stop;
+        }
+        if rest < total {
+            self.client_expects(conn, head, rest == used);
+            return Progress::Need(total);
+        }
+        let raw = || input.bytes().get(at..at + total).unwrap_or_default();
+        if self.hand_over(conn, head, (raw(), None), now) {
+            // The connection may have moved, with all that follows.
+            if self.client_mut(conn).is_none() {
+                return Progress::Stop;
+            }
+            return Progress::Used(total);
+        }
+        let body = match input {
+            Payload::Borrowed(bytes) => {
+                Payload::Borrowed(bytes.get(at + used..at + total).unwrap_or_default())
+            }
+            Payload::Whole(bytes) => Payload::Whole(bytes.slice(at + used..at + total)),
+        };
+        self.client_serve(conn, (head, target), &body, now);
+        Progress::Used(total)
+    }
+
+    /// Says `100 Continue` once, if the client waits for it.
+    fn client_expects(&mut self, conn: ConnId, head: &RequestHead<'_, '_>, waits: bool) {
+        let Some(client) = self.client_mut(conn) else { return };
+        if head.expects_continue && waits && !std::mem::replace(&mut client.continued, true) {
+            self.write(conn, |output| output.push(b"HTTP/1.1 100 Continue\r\n\r\n"));
+        }
+    }
+
+    /// More of a chunked body.
+    fn client_chunks(&mut self, conn: ConnId, mut bytes: &[u8], now: Instant) {
+        let len_max = self.settings.message_len_max;
+        let Some(client) = self.client_mut(conn) else { return };
+        let Some(mut chunked) = client.chunked.take() else { return };
+        let mut is_done = false;
+        while !is_done && !bytes.is_empty() {
+            let Ok(part) = chunked.decoder.decode(bytes) else {
+                self.refuse_and_close(conn, Refusal::Body, now);
+                return;
+            };
+            chunked.body.extend_from_slice(part.data);
+            if len_max < chunked.body.len() {
+                self.refuse_and_close(conn, Refusal::TooLarge, now);
+                return;
+            }
+            is_done = part.done;
+            if part.used == 0 && !is_done {
+                break;
+            }
+            bytes = bytes.get(part.used..).unwrap_or_default();
+        }
+        let Some(client) = self.client_mut(conn) else { return };
+        if !is_done {
+            client.chunked = Some(chunked);
+            self.client_gathers(conn, now);
+            return;
+        }
+        let Chunked { head, body, .. } = *chunked;
+        let mut slots = HeaderSlots::new();
+        let Ok(Decoded::Item { item, .. }) = http1::request(&head, &mut slots, HEAD_LIMITS) else {
+            return;
+        };
+        let body = Bytes::from(body);
+        if !self.hand_over(conn, &item, (&head, Some(&body)), now) {
+            match self.client_target(&item) {
+                Ok(target) => self.client_serve(conn, (&item, target), &Payload::Whole(body), now),
+                Err(refusal) => self.refuse(conn, refusal, b"null", now),
+            }
+        }
+        self.client_account(conn);
+        if !bytes.is_empty() {
+            self.client_parse(conn, &Payload::Borrowed(bytes), now);
+        } else if let Some(client) = self.client_mut(conn) {
+            client.in_request = client.busy != Busy::No;
+        }
+    }
+
+    /// An incomplete request grew: its bytes count, and its clock runs.
+    fn client_gathers(&mut self, conn: ConnId, now: Instant) {
+        self.client_account(conn);
+        if (limits::GATHERED_LEN_MAX as u64) < self.counters.gathered {
+            self.refuse_and_close(conn, Refusal::Full, now);
+            return;
+        }
+        let Some(client) = self.client_mut(conn) else { return };
+        let has_head = client.need != 0 || client.chunked.is_some();
+        if has_head {
+            // A body must make progress; a head must be complete in time, whatever it does.
+            client.waits_since = now;
+        }
+        let limit = if has_head { limits::BODY_TIMEOUT } else { limits::HEAD_TIMEOUT };
+        let at = client.waits_since + limit;
+        self.wish_conn(conn, at);
+    }
+
+    /// Brings the count of gathered bytes up to date.
+    pub(super) fn client_account(&mut self, conn: ConnId) {
+        let Some(client) = self.client_mut(conn) else { return };
+        let gathering = client.gathering();
+        let before = std::mem::replace(&mut client.gathered, gathering);
+        self.counters.gathered += gathering as u64;
+        self.counters.gathered -= before as u64;
+    }
+
+    /// Whom a request is for, or why it is refused, as far as the head tells.
+    fn client_target(&self, head: &RequestHead<'_, '_>) -> Result<Target, Refusal> {
+        let headers = &head.headers;
+        let host = headers.get("host").unwrap_or_default();
+        if !self.settings.origins.admits_host(host) {
+            return Err(Refusal::Host);
+        }
+        let origin = headers.get("origin");
+        if origin.is_some_and(|origin| !self.settings.origins.admits_origin(origin, host)) {
+            return Err(Refusal::Origin);
+        }
+        let server = self.client_route(head.target)?;
+        let accepts = |wanted| media::accepts(headers.get_all("accept"), wanted);
+        match head.method {
+            "POST" => {
+                let is_json = |value| media::is_type(value, "application/json");
+                if !headers.get("content-type").is_some_and(is_json) {
+                    return Err(Refusal::ContentType);
+                }
+                if headers.get("content-encoding").is_some_and(|coding| coding != b"identity") {
+                    return Err(Refusal::ContentEncoding);
+                }
+                if !accepts("application/json") || !accepts("text/event-stream") {
+                    return Err(Refusal::Accept);
+                }
+                Ok(Target::Post(server))
+            }
+            "GET" if accepts("text/event-stream") => Ok(Target::Get(server)),
+            "GET" => Err(Refusal::AcceptEvents),
+            "DELETE" => Ok(Target::Delete(server)),
+            "OPTIONS" if origin.is_some() => Ok(Target::Preflight),
+            _ => Err(Refusal::Method),
+        }
+    }
+
+    /// The server of a request target: `/mcp` or `/mcp/{server}`.
+    fn client_route(&self, target: &str) -> Result<ServerId, Refusal> {
+        let path = match target.split_once("://") {
+            Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+            None => target,
+        };
+        let path = path.split('?').next().unwrap_or_default();
+        let name = path.strip_prefix("/mcp").ok_or(Refusal::Path)?;
+        match name.strip_prefix('/') {
+            None if name.is_empty() => self.settings.catalog.only().ok_or(Refusal::NoDefaultServer),
+            None => Err(Refusal::Path),
+            Some("") => self.settings.catalog.only().ok_or(Refusal::NoDefaultServer),
+            Some(name) => self.settings.catalog.find(name).ok_or(Refusal::Server),
+        }
+    }
+
+    /// A complete request.
+    fn client_serve(
+        &mut self,
+        conn: ConnId,
+        (head, target): (&RequestHead<'_, '_>, Target),
+        body: &Payload<'_>,
+        now: Instant,
+    ) {
+        #[cfg(test)]
+        if self.fault.is_some_and(|fault| memchr::memmem::find(body.bytes(), fault).is_some()) {
+            panic!("a fault that a test asked for");
+        }
+        let Some(client) = self.client_mut(conn) else { return };
+        client.requests += 1;
+        client.continued = false;
+        client.in_request = true;
+        let (origin, keep_alive) = (client.origin.clone(), client.framing.keep_alive);
+        match target {
+            Target::Post(server) => self.post(conn, head, (server, body), now),
+            Target::Get(server) => self.get(conn, head, server, now),
+            Target::Delete(server) => self.delete(conn, head, server, now),
+            Target::Preflight => {
+                let origin = origin.unwrap_or_default();
+                self.write(conn, |output| write_preflight(output.tail(), &origin, keep_alive));
+                self.client_done(conn, now);
+            }
+        }
+    }
+
+    /// Answers with a refusal; the connection stays open if it can.
+    pub(super) fn refuse(&mut self, conn: ConnId, refusal: Refusal, id: &[u8], now: Instant) {
+        self.refuse_version(conn, (refusal, None), id, now);
+    }
+
+    /// The same for an unsupported version, which is repeated in the answer.
+    pub(super) fn refuse_version(
+        &mut self,
+        conn: ConnId,
+        (refusal, requested): (Refusal, Option<&[u8]>),
+        id: &[u8],
+        now: Instant,
+    ) {
+        self.counters.refused += 1;
+        self.report_refusal(conn, refusal, now);
+        let Some(client) = self.client_mut(conn) else { return };
+        let (origin, keep_alive) = (client.origin.clone(), client.framing.keep_alive);
+        let answer = Answer { id, origin: origin.as_deref(), requested, keep_alive };
+        self.write(conn, |output| refusal.write_response(output.tail(), answer));
+        self.client_done(conn, now);
+    }
+
+    /// Answers with a refusal and closes: what follows on the connection has no meaning.
+    pub(super) fn refuse_and_close(&mut self, conn: ConnId, refusal: Refusal, now: Instant) {
+        if let Some(client) = self.client_mut(conn) {
+            client.framing.keep_alive = false;
+            client.inbox = Vec::new();
+        }
+        self.refuse(conn, refusal, b"null", now);
+    }
+
+    /// The response is complete: the next request may come.
+    pub(super) fn client_done(&mut self, conn: ConnId, now: Instant) {
+        let Some(client) = self.client_mut(conn) else { return };
+        client.busy = Busy::No;
+        client.origin = None;
+        client.waits_since = now;
+        client.in_request = !client.inbox.is_empty();
+        let (keep_alive, is_waiting) = (client.framing.keep_alive, client.in_request);
+        if client.near.is_some() {
+            self.tunnel_done(conn, keep_alive, now);
+            return;
+        }
+        if !keep_alive {
+            self.client_close(conn, "answered", now);
+            return;
+        }
+        if is_waiting {
+            self.ready.push_back(conn);
+        }
+        self.wish_conn(conn, now + limits::KEEP_ALIVE_TIMEOUT);
+    }
+
+    /// The client is gone: what it waited for is cancelled or goes on without it.
+    pub(super) fn client_lost(&mut self, conn: ConnId, why: &'static str, now: Instant) {
+        let Some(client) = self.client_mut(conn) else { return };
+        let busy = std::mem::replace(&mut client.busy, Busy::No);
+        if let Some(entry) = self.conns.get_mut(conn) {
+            // It will not read what it has not read.
+            let _unsent = entry.output.take();
+        }
+        self.client_close(conn, why, now);
+        match busy {
+            Busy::No => {}
+            Busy::Exchange(exchange) => self.exchange_deserted(exchange, now),
+            Busy::Stream(session, stream) => self.stream_detached(session, stream, conn, now),
+            Busy::Tunnel(shard) => self.tunnel_deserted(shard, conn),
+        }
+    }
+
+    /// Closes a client connection after what is in its output.
+    pub(super) fn client_close(&mut self, conn: ConnId, why: &'static str, now: Instant) {
+        self.report_closed(conn, why, now);
+        let Some(mut entry) = self.conns.remove(conn) else { return };
+        let Role::Client(client) = entry.role else { return };
+        self.counters.gathered -= client.gathered as u64;
+        match client.near {
+            Some(near) => {
+                self.tunnels.remove(&(near.shard, near.conn));
+            }
+            None => {
+                self.counters.clients -= 1;
+                self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
+            }
+        }
+    }
+
+    pub(super) fn wish_conn(&mut self, conn: ConnId, at: Instant) {
+        if let Some(entry) = self.conns.get_mut(conn) {
+            self.timers.wish(Timer::Conn(conn), &mut entry.wish, at);
+        }
+    }
+
+    /// Whether a client's response is an event stream: a comment may be put between its events.
+    pub(super) fn is_event_stream(content_type: Option<&[u8]>) -> bool {
+        content_type.is_some_and(|value| {
+            value.get(..EVENT_STREAM.len()).is_some_and(|v| v.eq_ignore_ascii_case(EVENT_STREAM))
+        })
+    }
+}

@@ -1,0 +1,170 @@
+//! Deadlines: whose time has come, and what that means.
+
+use std::time::Instant;
+
+use wire::sse::COMMENT;
+
+use crate::exchange::{Kind, Reply, Via};
+use crate::frontend::http::Busy;
+use crate::ids::{ConnId, ExchangeId, ProcessId};
+use crate::limits;
+use crate::message::Era;
+use crate::refusal::Refusal;
+use crate::shard::{Role, Shard, Timer};
+
+impl Shard {
+    pub(super) fn woke(&mut self, now: Instant) {
+        self.armed = None;
+        while let Some((timer, at)) = self.timers.pop(now) {
+            match timer {
+                Timer::Conn(conn) => {
+                    self.current = Some(conn);
+                    self.conn_tick(conn, at, now);
+                }
+                Timer::Exchange(key) => self.exchange_tick(key, at, now),
+                Timer::Session(key) => self.session_tick(key, at, now),
+                Timer::Process(id) => self.process_tick(ProcessId(id), at, now),
+                Timer::Drain => {}
+            }
+        }
+    }
+
+    fn conn_tick(&mut self, conn: ConnId, at: Instant, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        if !entry.wish.grant(at) {
+            return;
+        }
+        if entry.output.is_empty() {
+            entry.stalled_since = None;
+        } else {
+            let since = *entry.stalled_since.get_or_insert(now);
+            if since + limits::SEND_TIMEOUT <= now && matches!(entry.role, Role::Client(_)) {
+                self.client_lost(conn, "reads too slowly", now);
+                return;
+            }
+            self.wish_conn(conn, since + limits::SEND_TIMEOUT);
+        }
+        match self.conns.get(conn).map(|entry| &entry.role) {
+            Some(Role::Client(_)) => self.client_tick(conn, now),
+            Some(Role::Server(_)) => self.server_tick(conn, now),
+            Some(Role::Process(_)) | None => {}
+        }
+    }
+
+    fn client_tick(&mut self, conn: ConnId, now: Instant) {
+        let Some(client) = self.client_mut(conn) else { return };
+        let since = client.waits_since;
+        match client.busy {
+            Busy::No if client.in_request => {
+                let has_head = client.need != 0 || client.chunked.is_some();
+                let limit = if has_head { limits::BODY_TIMEOUT } else { limits::HEAD_TIMEOUT };
+                if since + limit <= now {
+                    self.refuse_and_close(conn, Refusal::TooSlow, now);
+                } else {
+                    self.wish_conn(conn, since + limit);
+                }
+            }
+            Busy::No => {
+                let is_new = client.requests == 0;
+                let limit = if is_new { limits::HEAD_TIMEOUT } else { limits::KEEP_ALIVE_TIMEOUT };
+                if since + limit <= now {
+                    self.client_close(conn, "idle", now);
+                } else {
+                    self.wish_conn(conn, since + limit);
+                }
+            }
+            Busy::Exchange(key) => self.waiting_tick(conn, key, now),
+            Busy::Stream(..) => {
+                self.comment(conn);
+                self.wish_conn(conn, now + limits::COMMENT_INTERVAL);
+            }
+            Busy::Tunnel(_) => self.wish_conn(conn, now + limits::KEEP_ALIVE_TIMEOUT),
+        }
+    }
+
+    /// A client waits for an exchange: is its time over, has it been quiet for too long?
+    fn waiting_tick(&mut self, conn: ConnId, key: ExchangeId, now: Instant) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        if exchange.deadline.is_some_and(|deadline| deadline <= now) {
+            self.exchange_times_out(key, now);
+            return;
+        }
+        let (kind, reply, era) = (exchange.kind, exchange.reply, exchange.era);
+        let (deadline, sent_at) = (exchange.deadline, exchange.sent_at);
+        let is_events = exchange.is_relaying_events;
+        let is_process = matches!(exchange.via, Via::Process(..));
+        let mut next = now + limits::COMMENT_INTERVAL;
+        match reply {
+            Reply::Pending(_) if kind == Kind::Request && sent_at + limits::QUIET_TIME <= now => {
+                // Nothing may give up on a silent connection: the head goes out now.
+                if era == Era::Legacy {
+                    self.exchange_stream(key, now);
+                } else if is_process {
+                    if let Some(exchange) = self.exchanges.get_mut(key) {
+                        exchange.reply = Reply::Events(conn);
+                    }
+                    self.events_head(conn, None);
+                    self.comment(conn);
+                }
+            }
+            Reply::Pending(_) => next = sent_at + limits::QUIET_TIME,
+            Reply::Events(_) => self.comment(conn),
+            // Between two events of a relayed stream: only where nothing was sent for a while.
+            Reply::Relaying(_) if is_events && sent_at + limits::COMMENT_INTERVAL <= now => {}
+            Reply::Relaying(_) | Reply::Stream(_) | Reply::Nobody => {}
+        }
+        let next = next.max(now + std::time::Duration::from_millis(1));
+        self.wish_conn(conn, deadline.map_or(next, |deadline| deadline.min(next)));
+    }
+
+    /// Keeps an event stream from looking dead.
+    fn comment(&mut self, conn: ConnId) {
+        let is_idle = self.conns.get(conn).is_some_and(|entry| entry.output.is_empty());
+        if is_idle {
+            self.body_bytes(conn, COMMENT);
+        }
+    }
+
+    fn exchange_tick(&mut self, key: ExchangeId, at: Instant, now: Instant) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if !exchange.wish.grant(at) {
+            return;
+        }
+        if exchange.deadline.is_some_and(|deadline| deadline <= now) {
+            self.exchange_times_out(key, now);
+            return;
+        }
+        if exchange.resume_at.is_some_and(|at| at <= now) {
+            exchange.resume_at = None;
+            self.http_send(key, now);
+        }
+        self.watch(key, now);
+    }
+
+    /// The server took too long: the client is told, and the server is told to stop.
+    fn exchange_times_out(&mut self, key: ExchangeId, now: Instant) {
+        let via = self.exchanges.get(key).map(|exchange| (exchange.via, exchange.kind));
+        if let Some((Via::Process(process, number), Kind::Request)) = via {
+            self.stdio_withdraw(process, number, now);
+        }
+        self.exchange_fail(key, Refusal::Timeout, now);
+    }
+
+    fn server_tick(&mut self, conn: ConnId, now: Instant) {
+        let Some(server) = self.server_mut(conn) else { return };
+        let (since, is_connected) = (server.since, server.is_connected);
+        if !is_connected {
+            if since + limits::CONNECT_TIMEOUT <= now {
+                self.server_lost(conn, now);
+            } else {
+                self.wish_conn(conn, since + limits::CONNECT_TIMEOUT);
+            }
+        } else if server.exchange.is_none() {
+            if since + limits::SERVER_IDLE_TIMEOUT <= now {
+                self.server_close(conn, now);
+            } else {
+                self.wish_conn(conn, since + limits::SERVER_IDLE_TIMEOUT);
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The end: nothing new comes in, what is in flight may finish, everything is stopped.
+
+use std::time::Instant;
+
+use crate::frontend::http::Busy;
+use crate::ids::{ConnId, ProcessId, SessionKey};
+use crate::limits;
+use crate::refusal::Refusal;
+use crate::session::replay::GET_STREAM;
+use crate::shard::event::Action;
+use crate::shard::{Role, Shard, Timer};
+use crate::timers::Wish;
+
+impl Shard {
+    /// Begins the drain, or brings its end forward.
+    pub(super) fn drain(&mut self, deadline: Instant, now: Instant) {
+        self.draining = Some(deadline);
+        let mut wish = Wish::default();
+        self.timers.wish(Timer::Drain, &mut wish, deadline);
+        for conn in self.client_conns() {
+            let Some(client) = self.client_mut(conn) else { continue };
+            client.framing.keep_alive = false;
+            match client.busy {
+                Busy::No if !client.in_request => self.client_close(conn, "draining", now),
+                // A GET stream has no end of its own: its client is told to connect again.
+                Busy::Stream(session, GET_STREAM) => self.stream_reconnects(session, conn, now),
+                _ => {}
+            }
+        }
+    }
+
+    fn stream_reconnects(&mut self, key: SessionKey, conn: ConnId, now: Instant) {
+        let stream = self.sessions.get_mut(key).and_then(|s| s.replay.get(GET_STREAM));
+        if let Some(stream) = stream {
+            stream.client = None;
+        }
+        self.body_bytes(conn, b"retry: 1000\n\n");
+        self.body_end(conn, now);
+    }
+
+    /// After each event of a drain: is there still something to wait for?
+    pub(super) fn drain_step(&mut self, now: Instant) {
+        let Some(deadline) = self.draining else { return };
+        if self.has_quit {
+            return;
+        }
+        if deadline <= now {
+            self.drain_hard(now);
+        }
+        if self.counters.clients != 0 {
+            return;
+        }
+        let sessions = self.sessions.keys();
+        for session in sessions {
+            self.session_end(session, "draining", now);
+        }
+        let mut processes: Vec<ProcessId> = self.processes.keys().copied().collect();
+        processes.sort_by_key(|id| id.0);
+        for process in processes {
+            let state = self.processes.get(&process).map(|process| process.state);
+            if state != Some(crate::backend::stdio::State::Stopping) {
+                self.process_stop(process, now);
+            }
+        }
+        let is_over = self.processes.is_empty() && self.exchanges.is_empty();
+        if is_over || deadline + limits::STOP_GRACE * 3 <= now {
+            self.has_quit = true;
+            self.actions.push_back(Action::Quit);
+        }
+    }
+
+    /// The deadline has passed: what is still open is cut off.
+    fn drain_hard(&mut self, now: Instant) {
+        for key in self.exchanges.keys() {
+            self.exchange_fail(key, Refusal::Draining, now);
+        }
+        for conn in self.client_conns() {
+            self.client_lost(conn, "draining", now);
+        }
+        let mut wish = Wish::default();
+        self.timers.wish(Timer::Drain, &mut wish, now + limits::STOP_GRACE);
+    }
+
+    fn client_conns(&self) -> Vec<ConnId> {
+        let is_client = |conn: &ConnId| {
+            self.conns.get(*conn).is_some_and(|entry| matches!(entry.role, Role::Client(_)))
+        };
+        self.conns.keys().into_iter().filter(is_client).collect()
+    }
+}

@@ -1,0 +1,409 @@
+//! One core's worth of gateway: events in, actions out, time passed in. Pure.
+//!
+//! After each [`Shard::handle`] drain [`Shard::poll`] to `None`. Bytes to send are in
+//! [`Shard::output`]. The parts of a shard, in the order in which a request meets them:
+//!
+//! ```text
+//! client   bytes of clients become requests, one at a time per connection
+//! post     a POST becomes exchanges: era, session, kind of message
+//! session  sessions, their GET streams, their end
+//! stdio    exchanges to and from child processes     process  their lives
+//! http     exchanges to HTTP servers                 respond  and what comes back
+//! answer   answers to clients: one response, or events of a stream
+//! flow     back-pressure         revive   sessions that a server has lost
+//! tunnel   clients whose session belongs to another shard
+//! clock    deadlines             drain  the end           report  log lines
+//! ```
+
+pub mod event;
+pub mod settings;
+mod client;
+mod post;
+mod session;
+mod stdio;
+mod process;
+mod http;
+mod respond;
+mod revive;
+mod answer;
+mod flow;
+mod tunnel;
+mod clock;
+mod drain;
+mod report;
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+use crate::backend::http::ServerConn;
+use crate::backend::stdio::Process;
+use crate::exchange::Exchange;
+use crate::frontend::http::Client;
+use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, ShardId, Ticket};
+use crate::limits;
+use crate::output::Output;
+use crate::session::Session;
+use crate::session::id::SessionId;
+use crate::shard::event::{Action, Answer, Event};
+use crate::shard::http::Pool;
+use crate::shard::settings::{Identity, Settings};
+use crate::table::Table;
+use crate::telemetry::counters::Counters;
+use crate::timers::{Timers, Wish};
+use crate::upstream::catalog::ServerId;
+
+/// One core's worth of gateway.
+#[derive(Debug)]
+pub struct Shard {
+    settings: Arc<Settings>,
+    identity: Identity,
+    random: ChaCha12Rng,
+    conns: Table<ConnId, Conn>,
+    exchanges: Table<ExchangeId, Exchange>,
+    sessions: Table<SessionKey, Session>,
+    session_keys: HashMap<SessionId, SessionKey, RandomState>,
+    processes: HashMap<ProcessId, Process, RandomState>,
+    /// Ends of tunnels, by the client connection at the other shard.
+    tunnels: HashMap<(ShardId, ConnId), ConnId, RandomState>,
+    /// Per server, in the order of the catalog.
+    pools: Vec<Pool>,
+    /// Questions to the control thread.
+    questions: HashMap<Ticket, Asked, RandomState>,
+    next_ticket: u64,
+    next_process: u64,
+    timers: Timers<Timer>,
+    armed: Option<Instant>,
+    actions: VecDeque<Action>,
+    /// Connections with new output.
+    dirty: Vec<ConnId>,
+    /// Client connections whose next request may be looked at.
+    ready: VecDeque<ConnId>,
+    /// The connection that is being worked for: the one that a fault costs.
+    current: Option<ConnId>,
+    counters: Counters,
+    log: Vec<u8>,
+    /// When a drain ends, if there is one.
+    draining: Option<Instant>,
+    has_quit: bool,
+    /// What makes the next request panic, in tests.
+    #[cfg(test)]
+    pub(crate) fault: Option<&'static [u8]>,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Conn {
+    output: Output,
+    role: Role,
+    /// Whether the driver was told to stop receiving.
+    is_paused: bool,
+    /// Whether it is in `dirty`.
+    is_dirty: bool,
+    /// Since when the peer has not taken what is in `output`.
+    stalled_since: Option<Instant>,
+    /// Whether its producer was paused because of `output`.
+    holds_producer: bool,
+    wish: Wish,
+    sent: u64,
+}
+
+/// What a connection is for.
+#[derive(Debug)]
+enum Role {
+    Client(Box<Client>),
+    Server(Box<ServerConn>),
+    Process(ProcessId),
+}
+
+/// Whose time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Conn(ConnId),
+    Exchange(ExchangeId),
+    Session(SessionKey),
+    Process(u64),
+    Drain,
+}
+
+/// What a question was asked for.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Resolve(ServerId),
+    Start(ProcessId),
+}
+
+impl Shard {
+    /// A shard without connections.
+    pub fn new(settings: Arc<Settings>, identity: Identity, _now: Instant) -> Self {
+        let pools = settings.catalog.iter().map(|(_, server)| Pool::new(server)).collect();
+        Self {
+            identity,
+            random: ChaCha12Rng::from_seed(identity.seed),
+            conns: Table::new(limits::CONNS_MAX),
+            exchanges: Table::new(limits::EXCHANGES_MAX),
+            sessions: Table::new(limits::SESSIONS_MAX),
+            session_keys: HashMap::default(),
+            processes: HashMap::default(),
+            tunnels: HashMap::default(),
+            pools,
+            questions: HashMap::default(),
+            next_ticket: 0,
+            next_process: 0,
+            timers: Timers::new(),
+            armed: None,
+            actions: VecDeque::new(),
+            dirty: Vec::new(),
+            ready: VecDeque::new(),
+            current: None,
+            counters: Counters::default(),
+            log: Vec::new(),
+            draining: None,
+            has_quit: false,
+            settings,
+            #[cfg(test)]
+            fault: None,
+        }
+    }
+
+    /// Tells the shard what happened. Drain [`Self::poll`] to `None` before the next call.
+    ///
+    /// A panic while it is handled is our bug; it costs the connection that was worked for, and
+    /// is counted and logged.
+    pub fn handle(&mut self, event: Event<'_>, now: Instant) {
+        debug_assert!(self.actions.is_empty(), "the driver did not drain");
+        self.guarded(|shard| shard.dispatch(event, now), now);
+        while let Some(conn) = self.ready.pop_front() {
+            self.guarded(|shard| shard.client_continue(conn, now), now);
+        }
+        self.guarded(|shard| shard.drain_step(now), now);
+        self.flush();
+        self.arm();
+        self.check();
+    }
+
+    /// The next thing to do, or `None` when there is nothing until the next event.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The unsent bytes of a connection, unless it is closed.
+    pub fn output(&mut self, conn: ConnId) -> Option<&mut Output> {
+        self.conns.get_mut(conn).map(|conn| &mut conn.output)
+    }
+
+    /// The log lines since the last call.
+    pub fn take_log(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// The numbers so far.
+    pub fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    /// Client connections now.
+    pub fn clients(&self) -> u64 {
+        self.counters.clients
+    }
+
+    fn guarded(&mut self, work: impl FnOnce(&mut Self), now: Instant) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_ok() {
+            self.current = None;
+            return;
+        }
+        self.counters.panics += 1;
+        let current = self.current.take();
+        self.report_fault(now);
+        // Giving up the connection is little work; if even that fails, its slot stays unused.
+        let give_up = AssertUnwindSafe(|| current.map(|conn| self.give_up(conn, now)));
+        if catch_unwind(give_up).is_err() {
+            self.counters.panics += 1;
+        }
+    }
+
+    fn dispatch(&mut self, event: Event<'_>, now: Instant) {
+        match event {
+            Event::Accepted { socket, peer } => self.client_accepted(socket, peer, now),
+            Event::Adopted { socket, peer, bytes, moves } => {
+                self.client_adopted(socket, peer, (bytes, moves), now);
+            }
+            Event::Connected { conn } => self.server_connected(conn, now),
+            Event::Received { conn, bytes } => self.received(conn, bytes, now),
+            Event::Ended { conn } | Event::Broken { conn } => {
+                self.current = Some(conn);
+                self.lost(conn, now);
+            }
+            Event::Sent { conn } => self.sent(conn, now),
+            Event::Woke => self.woke(now),
+            Event::Mail { from, letter } => self.mail(from, letter, now),
+            Event::Answered { ticket, answer } => self.answered(ticket, answer, now),
+            Event::Exited { process, how } => self.process_exited(process, &how, now),
+            Event::Drain { deadline } => self.drain(deadline, now),
+        }
+    }
+
+    fn received(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
+        self.current = Some(conn);
+        match self.conns.get(conn).map(|conn| &conn.role) {
+            Some(Role::Client(_)) => self.client_received(conn, bytes, now),
+            Some(Role::Server(_)) => self.server_received(conn, bytes, now),
+            Some(Role::Process(process)) => self.process_received(*process, bytes, now),
+            None => {}
+        }
+    }
+
+    /// The peer closed or the connection broke: for our purposes the same.
+    fn lost(&mut self, conn: ConnId, now: Instant) {
+        match self.conns.get(conn).map(|conn| &conn.role) {
+            Some(Role::Client(_)) => self.client_lost(conn, "client closed", now),
+            Some(Role::Server(_)) => self.server_lost(conn, now),
+            Some(Role::Process(process)) => self.process_lost(*process, now),
+            None => {}
+        }
+    }
+
+    /// A fault of ours on this connection: nothing of it can be trusted any more.
+    fn give_up(&mut self, conn: ConnId, now: Instant) {
+        match self.conns.get(conn).map(|conn| &conn.role) {
+            Some(Role::Client(_)) => self.client_lost(conn, "fault", now),
+            Some(Role::Server(_)) => self.server_lost(conn, now),
+            Some(Role::Process(process)) => self.process_lost(*process, now),
+            None => {}
+        }
+    }
+
+    fn answered(&mut self, ticket: Ticket, answer: Answer, now: Instant) {
+        match (self.questions.remove(&ticket), answer) {
+            (Some(Asked::Resolve(server)), Answer::Resolved(addrs)) => {
+                self.pool_resolved(server, Some(addrs), now);
+            }
+            (Some(Asked::Resolve(server)), _) => self.pool_resolved(server, None, now),
+            (Some(Asked::Start(process)), Answer::Started { socket }) => {
+                self.process_started(process, socket, now);
+            }
+            (Some(Asked::Start(process)), Answer::Failed(reason)) => {
+                self.process_failed(process, &reason, now);
+            }
+            (Some(Asked::Start(process)), Answer::Resolved(_)) => {
+                self.process_failed(process, "the answer was not for this question", now);
+            }
+            (None, Answer::Started { socket }) => {
+                self.actions.push_back(Action::Discard { socket });
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn sent(&mut self, conn: ConnId, now: Instant) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        let len = entry.output.len();
+        entry.stalled_since = (len != 0).then_some(now);
+        if len <= limits::OUTPUT_LOW && std::mem::take(&mut entry.holds_producer) {
+            self.release_producer(conn, now);
+        }
+        self.near_sent(conn);
+    }
+
+    /// Adds a connection to the table, if there is room.
+    fn open(&mut self, role: Role) -> Option<ConnId> {
+        let conn = Conn {
+            output: Output::default(),
+            role,
+            is_paused: false,
+            is_dirty: false,
+            stalled_since: None,
+            holds_producer: false,
+            wish: Wish::default(),
+            sent: 0,
+        };
+        self.conns.insert(conn).ok()
+    }
+
+    /// Appends to a connection's output.
+    fn write(&mut self, conn: ConnId, write: impl FnOnce(&mut Output)) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        let before = entry.output.len();
+        write(&mut entry.output);
+        let added = entry.output.len().saturating_sub(before) as u64;
+        entry.sent += added;
+        if matches!(entry.role, Role::Client(_)) {
+            self.counters.sent_bytes += added;
+        }
+        if !entry.is_dirty && added != 0 {
+            entry.is_dirty = true;
+            self.dirty.push(conn);
+        }
+    }
+
+    fn pause(&mut self, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        if !std::mem::replace(&mut entry.is_paused, true) && !is_tunnel(entry) {
+            self.actions.push_back(Action::Pause { conn });
+        }
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        if std::mem::replace(&mut entry.is_paused, false) && !is_tunnel(entry) {
+            self.actions.push_back(Action::Resume { conn });
+        }
+    }
+
+    /// Tells the driver of new output, and starts the clock of peers that do not take it.
+    fn flush(&mut self) {
+        for conn in std::mem::take(&mut self.dirty) {
+            let Some(entry) = self.conns.get_mut(conn) else { continue };
+            entry.is_dirty = false;
+            if is_tunnel(entry) {
+                self.flush_tunnel(conn);
+                continue;
+            }
+            let is_waiting =
+                matches!(&entry.role, Role::Server(server) if !server.is_connected);
+            if !is_waiting {
+                self.actions.push_back(Action::Send { conn });
+            }
+        }
+    }
+
+    fn arm(&mut self) {
+        let next = self.timers.next();
+        if let Some(deadline) = next
+            && self.armed.is_none_or(|armed| deadline < armed)
+        {
+            self.armed = next;
+            self.actions.push_back(Action::Arm { deadline });
+        }
+    }
+
+    /// Every invariant that spans fields. Runs after every event outside release builds.
+    fn check(&self) {
+        debug_assert_eq!(self.sessions.len(), self.session_keys.len());
+        debug_assert!(self.ready.is_empty());
+        debug_assert!(self.dirty.is_empty());
+    }
+
+    fn client_mut(&mut self, conn: ConnId) -> Option<&mut Client> {
+        match &mut self.conns.get_mut(conn)?.role {
+            Role::Client(client) => Some(client),
+            Role::Server(_) | Role::Process(_) => None,
+        }
+    }
+
+    fn server_mut(&mut self, conn: ConnId) -> Option<&mut ServerConn> {
+        match &mut self.conns.get_mut(conn)?.role {
+            Role::Server(server) => Some(server),
+            Role::Client(_) | Role::Process(_) => None,
+        }
+    }
+}
+
+fn is_tunnel(conn: &Conn) -> bool {
+    matches!(&conn.role, Role::Client(client) if client.near.is_some())
+}

@@ -1,0 +1,500 @@
+//! The lives of child processes: started on demand, restarted with pauses, stopped with grace.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+use wire::json::Span;
+use wire::rpc::{self, Envelope};
+
+use crate::backend::stdio::{Process, State, User, write_number};
+use crate::exchange::Kind;
+use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, Socket, Ticket};
+use crate::limits;
+use crate::message::Era;
+use crate::refusal::Refusal;
+use crate::session::Link;
+use crate::shard::answer::Outcome;
+use crate::shard::event::{Action, Question};
+use crate::shard::post::Incoming;
+use crate::shard::{Asked, Role, Shard, Timer};
+use crate::timers::Wish;
+use crate::upstream::catalog::{Command, ServerId, Target};
+
+impl Shard {
+    /// The process of this server for this user: the running one, or a new one.
+    pub(super) fn process_of(
+        &mut self,
+        server: ServerId,
+        user: User,
+        now: Instant,
+    ) -> Option<ProcessId> {
+        let pool = self.pools.get(usize::from(server.0))?;
+        let known = match user {
+            User::Session(_) => None,
+            User::Sessions => pool.shared,
+            User::Stateless => pool.stateless,
+        };
+        let is_alive = |id: &ProcessId| {
+            self.processes.get(id).is_some_and(|process| process.state != State::Stopping)
+        };
+        if let Some(id) = known.filter(is_alive) {
+            return Some(id);
+        }
+        let restart_at = pool.restart_at.filter(|at| now < *at);
+        let ready_by = restart_at.unwrap_or(now) + self.command(server)?.start_timeout;
+        let id = ProcessId(self.next_process);
+        self.next_process += 1;
+        let process = Process {
+            server,
+            user,
+            state: restart_at.map_or(State::Starting, State::Delayed),
+            conn: None,
+            line: Vec::new(),
+            backlog: Vec::new(),
+            backlog_len: 0,
+            pending: HashMap::default(),
+            next_id: 1,
+            welcome: None,
+            asked: Vec::new(),
+            sessions: 0,
+            has_answered: false,
+            has_exited: false,
+            ready_by,
+            used_at: now,
+            wish: Wish::default(),
+        };
+        self.processes.insert(id, process);
+        if let Some(pool) = self.pools.get_mut(usize::from(server.0)) {
+            match user {
+                User::Session(_) => {}
+                User::Sessions => pool.shared = Some(id),
+                User::Stateless => pool.stateless = Some(id),
+            }
+        }
+        match restart_at {
+            Some(at) => self.wish_process(id, at),
+            None => self.process_start(id),
+        }
+        self.wish_process(id, ready_by);
+        Some(id)
+    }
+
+    pub(super) fn command(&self, server: ServerId) -> Option<&Command> {
+        match &self.settings.catalog.get(server)?.target {
+            Target::Stdio(command) => Some(command),
+            Target::Http(_) => None,
+        }
+    }
+
+    fn process_start(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.state = State::Starting;
+        let question = Question::Start { server: process.server, process: id };
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.questions.insert(ticket, Asked::Start(id));
+        self.actions.push_back(Action::Ask { ticket, question });
+    }
+
+    fn wish_process(&mut self, id: ProcessId, at: Instant) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            self.timers.wish(Timer::Process(id.0), &mut process.wish, at);
+        }
+    }
+
+    /// The process runs; a handshake of ours comes first unless the client's own does.
+    pub(super) fn process_started(&mut self, id: ProcessId, socket: Socket, now: Instant) {
+        let user = self.processes.get(&id).filter(|p| p.state == State::Starting).map(|p| p.user);
+        let conn = user.and_then(|_| self.open(Role::Process(id)));
+        let (Some(user), Some(conn)) = (user, conn) else {
+            self.actions.push_back(Action::Discard { socket });
+            self.actions.push_back(Action::Stop { process: id, grace: limits::STOP_GRACE });
+            self.process_ended(id, Refusal::Full, now);
+            return;
+        };
+        self.counters.processes_started += 1;
+        self.counters.processes += 1;
+        self.actions.push_back(Action::Receive { conn, socket });
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.conn = Some(conn);
+        let server = process.server;
+        let handshake = match user {
+            User::Session(key) => {
+                let session = self.sessions.get(key).filter(|session| session.is_open);
+                session.map(|session| (Kind::Handshake, session.initialize.clone()))
+            }
+            User::Sessions => {
+                let pool = self.pools.get(usize::from(server.0));
+                pool.and_then(|pool| pool.initialize.clone()).map(|text| (Kind::Handshake, text))
+            }
+            User::Stateless => Some((Kind::Probe, Bytes::from_static(PROBE))),
+        };
+        match handshake {
+            None => self.process_ready(id, now),
+            Some((kind, message)) => {
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.state = State::Handshaking;
+                }
+                self.process_own(id, kind, &message, now);
+            }
+        }
+    }
+
+    /// Sends a message of the gateway's own, past everything that waits.
+    fn process_own(&mut self, id: ProcessId, kind: Kind, message: &[u8], now: Instant) {
+        let Some(server) = self.processes.get(&id).map(|process| process.server) else { return };
+        let Ok(envelope) = rpc::scan(message, self.rpc_limits()) else { return };
+        let mut line = Vec::with_capacity(message.len() + 24);
+        if let Some(span) = envelope.id {
+            let key = self.begin_own(kind, (None, server), Bytes::new(), now);
+            let Some(number) = key.and_then(|key| self.stdio_number(id, key)) else { return };
+            let mut digits = Vec::with_capacity(20);
+            write_number(&mut digits, number);
+            let edits: [(Span, &[u8]); 1] = [(span, &digits)];
+            rpc::write_line_safe(&mut line, message, &edits);
+        } else {
+            rpc::write_line_safe(&mut line, message, &[]);
+        }
+        line.push(b'\n');
+        self.process_push(id, Bytes::from(line));
+    }
+
+    /// Everything that waited goes out.
+    fn process_ready(&mut self, id: ProcessId, now: Instant) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.state = State::Ready;
+        process.used_at = now;
+        process.backlog_len = 0;
+        for line in std::mem::take(&mut process.backlog) {
+            self.process_push(id, line);
+        }
+        self.process_rest(id, now);
+    }
+
+    /// Lets the idle clock of a shared process run.
+    fn process_rest(&mut self, id: ProcessId, now: Instant) {
+        let server = self.processes.get(&id).map(|process| process.server);
+        let command = server.and_then(|server| self.command(server));
+        if let Some(timeout) = command.map(|command| command.idle_timeout) {
+            self.wish_process(id, now + timeout);
+        }
+    }
+
+    /// Sends a line, or lets it wait until the process is ready.
+    pub(super) fn process_write(&mut self, id: ProcessId, line: Bytes, now: Instant) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.used_at = now;
+        match process.state {
+            State::Ready => self.process_push(id, line),
+            State::Delayed(_) | State::Starting | State::Handshaking => {
+                process.backlog_len += line.len();
+                process.backlog.push(line);
+            }
+            State::Stopping => self.counters.dropped += 1,
+        }
+    }
+
+    pub(super) fn process_push(&mut self, id: ProcessId, line: Bytes) {
+        let conn = self.processes.get(&id).and_then(|process| process.conn);
+        match conn {
+            Some(conn) => self.write(conn, |output| output.push_whole(line)),
+            None => self.counters.dropped += 1,
+        }
+    }
+
+    /// Bytes from a process: whole lines are served where they are.
+    pub(super) fn process_received(&mut self, id: ProcessId, mut bytes: &[u8], now: Instant) {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            let (line, rest) = bytes.split_at_checked(end).unwrap_or_default();
+            bytes = rest.get(1..).unwrap_or_default();
+            let Some(process) = self.processes.get_mut(&id) else { return };
+            if process.state == State::Stopping {
+                return;
+            }
+            if process.line.is_empty() {
+                self.process_line(id, line, now);
+            } else {
+                let mut whole = std::mem::take(&mut process.line);
+                whole.extend_from_slice(line);
+                self.process_line(id, &whole, now);
+            }
+        }
+        let len_max = self.settings.message_len_max;
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.line.extend_from_slice(bytes);
+        if len_max < process.line.len() {
+            self.report_process(id, "sent a line longer than limits.message", now);
+            self.process_ended(id, Refusal::BadServer, now);
+        }
+    }
+
+    /// The process closed its output.
+    pub(super) fn process_lost(&mut self, id: ProcessId, now: Instant) {
+        self.process_ended(id, Refusal::Died, now);
+    }
+
+    /// The process could not be started.
+    pub(super) fn process_failed(&mut self, id: ProcessId, reason: &str, now: Instant) {
+        self.report_process(id, reason, now);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.has_exited = true;
+        }
+        self.process_ended(id, Refusal::Unreachable, now);
+    }
+
+    pub(super) fn process_exited(&mut self, id: ProcessId, how: &str, now: Instant) {
+        self.counters.processes = self.counters.processes.saturating_sub(1);
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.has_exited = true;
+        let (is_wanted, conn) = (process.state != State::Stopping, process.conn);
+        if is_wanted {
+            self.report_process(id, how, now);
+        }
+        // Its last words may still be in the socket; the end of those is the end of it.
+        if conn.is_none() {
+            self.process_ended(id, Refusal::Died, now);
+        }
+    }
+
+    /// The end of a process for everybody who used it, whatever the reason.
+    pub(super) fn process_ended(&mut self, id: ProcessId, refusal: Refusal, now: Instant) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let was_wanted = process.state != State::Stopping;
+        process.state = State::Stopping;
+        process.backlog = Vec::new();
+        process.line = Vec::new();
+        process.asked = Vec::new();
+        let (server, conn) = (process.server, process.conn.take());
+        let (has_answered, has_exited) = (process.has_answered, process.has_exited);
+        let mut pending: Vec<ExchangeId> = process.pending.drain().map(|(_, key)| key).collect();
+        pending.sort_unstable();
+        let grace = self.command(server).map_or(limits::STOP_GRACE, |command| command.stop_grace);
+        if let Some(conn) = conn.and_then(|conn| self.conns.remove(conn).map(|entry| (conn, entry)))
+        {
+            let (conn, mut entry) = conn;
+            self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
+        }
+        if was_wanted {
+            self.pool_process_died(server, has_answered, now);
+            if !has_exited {
+                self.actions.push_back(Action::Stop { process: id, grace });
+            }
+        }
+        self.process_unlink(id);
+        for key in pending {
+            self.exchange_fail(key, refusal, now);
+        }
+        if has_exited {
+            self.processes.remove(&id);
+        }
+    }
+
+    /// Sessions forget the process; their next message starts another.
+    fn process_unlink(&mut self, id: ProcessId) {
+        let user = self.processes.get(&id).map(|process| process.user);
+        let keys = match user {
+            Some(User::Session(key)) => vec![key],
+            Some(User::Sessions) => self.session_keys.values().copied().collect(),
+            Some(User::Stateless) | None => Vec::new(),
+        };
+        for key in keys {
+            if let Some(session) = self.sessions.get_mut(key)
+                && let Link::Process(link) = &mut session.link
+                && *link == Some(id)
+            {
+                *link = None;
+                session.questions.clear();
+            }
+        }
+    }
+
+    /// A session that used the process has ended.
+    pub(super) fn process_left(&mut self, id: ProcessId, _session: SessionKey, now: Instant) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        match process.user {
+            User::Session(_) => self.process_stop(id, now),
+            User::Sessions | User::Stateless => {
+                process.sessions = process.sessions.saturating_sub(1);
+                process.used_at = now;
+                self.process_rest(id, now);
+            }
+        }
+    }
+
+    /// Stops a process that nobody needs.
+    pub(super) fn process_stop(&mut self, id: ProcessId, now: Instant) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let server = process.server;
+        // It did not fail: no pause before the next.
+        process.has_answered = true;
+        let restart_at = self.pools.get(usize::from(server.0)).and_then(|pool| pool.restart_at);
+        self.process_ended(id, Refusal::UnknownSession, now);
+        if let Some(pool) = self.pools.get_mut(usize::from(server.0)) {
+            pool.restart_at = restart_at;
+        }
+    }
+
+    /// A process's time has come: to start, to be ready, or to rest.
+    pub(super) fn process_tick(&mut self, id: ProcessId, at: Instant, now: Instant) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        if !process.wish.grant(at) {
+            return;
+        }
+        let (server, ready_by, used_at) = (process.server, process.ready_by, process.used_at);
+        let is_idle = process.pending.is_empty() && process.sessions == 0;
+        let is_shared = !matches!(process.user, User::Session(_));
+        let idle_timeout = self.command(server).map(|command| command.idle_timeout);
+        let state = self.processes.get(&id).map(|process| process.state);
+        match state {
+            Some(State::Delayed(until)) if until <= now => {
+                self.process_start(id);
+                self.wish_process(id, ready_by);
+            }
+            Some(State::Delayed(until)) => self.wish_process(id, until),
+            Some(State::Starting | State::Handshaking) if ready_by <= now => {
+                self.report_process(id, "was not ready in time", now);
+                let is_probe = self.processes.get(&id).is_some_and(|p| p.user == User::Stateless);
+                if is_probe {
+                    // Silence is the answer of a server that knows only `initialize`.
+                    self.probe_failed(id, now);
+                } else {
+                    self.process_ended(id, Refusal::Timeout, now);
+                }
+            }
+            Some(State::Starting | State::Handshaking) => self.wish_process(id, ready_by),
+            Some(State::Ready) if is_shared => {
+                let Some(timeout) = idle_timeout else { return };
+                if is_idle && used_at + timeout <= now {
+                    self.process_stop(id, now);
+                } else {
+                    let from = if is_idle { used_at } else { now };
+                    self.wish_process(id, from + timeout);
+                }
+            }
+            Some(State::Ready | State::Stopping) | None => {}
+        }
+    }
+
+    /// `initialize` of a session at a shared process: the process itself is initialized once.
+    pub(super) fn welcome(
+        &mut self,
+        id: ProcessId,
+        key: ExchangeId,
+        incoming: &Incoming<'_>,
+        now: Instant,
+    ) {
+        if self.stdio_number(id, key).is_none() {
+            self.exchange_fail(key, Refusal::Full, now);
+            return;
+        }
+        if let Some(pool) = self.pools.get_mut(usize::from(incoming.server.0))
+            && pool.initialize.is_none()
+        {
+            pool.initialize = Some(incoming.payload.keep());
+        }
+        let welcome = self.processes.get(&id).and_then(|process| process.welcome.clone());
+        if let Some(welcome) = welcome {
+            self.welcome_all(id, &welcome, now);
+        }
+    }
+
+    /// Answers every `initialize` that waits with what the shared process said.
+    fn welcome_all(&mut self, id: ProcessId, welcome: &Bytes, now: Instant) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let is_waiting = |key: &ExchangeId| {
+            self.exchanges.get(*key).is_some_and(|e| e.kind == Kind::Initialize)
+        };
+        let mut numbers: Vec<(u64, ExchangeId)> =
+            process.pending.iter().map(|(n, k)| (*n, *k)).filter(|(_, k)| is_waiting(k)).collect();
+        numbers.sort_unstable();
+        for (number, _) in numbers {
+            let Ok(envelope) = rpc::scan(welcome, self.rpc_limits()) else { return };
+            let Some(span) = envelope.id else { return };
+            let mut text = Vec::with_capacity(welcome.len() + 20);
+            let mut digits = Vec::with_capacity(20);
+            write_number(&mut digits, number);
+            rpc::splice(&mut text, welcome, &[(span, &digits)]);
+            self.process_line(id, &text, now);
+        }
+    }
+
+    /// The answer to a message of our own.
+    pub(super) fn handshake_answered(
+        &mut self,
+        id: ProcessId,
+        key: ExchangeId,
+        (bytes, envelope): (&[u8], &Envelope),
+        now: Instant,
+    ) {
+        let kind = self.exchanges.get(key).map(|exchange| exchange.kind);
+        self.exchange_end(key, Outcome::Answered(200), now);
+        let is_error = envelope.error.is_some();
+        let user = self.processes.get(&id).map(|process| process.user);
+        match (kind, user) {
+            (Some(Kind::Setup), _) | (_, None) => {}
+            (_, Some(User::Stateless)) if is_error => self.probe_failed(id, now),
+            (_, Some(User::Stateless)) => self.process_ready(id, now),
+            (_, Some(User::Session(_) | User::Sessions)) if is_error => {
+                self.report_process(id, "refused initialize", now);
+                self.process_ended(id, Refusal::Died, now);
+            }
+            (_, Some(User::Session(session))) => {
+                self.counters.revived += 1;
+                let Some(session) = self.sessions.get(session) else { return };
+                let initialized = session.initialized.clone();
+                let setup: Vec<Bytes> =
+                    session.setup.iter().map(|setup| setup.message.clone()).collect();
+                if let Some(message) = initialized {
+                    self.process_own(id, Kind::Setup, &message, now);
+                }
+                for message in setup {
+                    self.process_own(id, Kind::Setup, &message, now);
+                }
+                self.process_ready(id, now);
+            }
+            (_, Some(User::Sessions)) => {
+                let welcome = Bytes::copy_from_slice(bytes);
+                self.process_own(id, Kind::Setup, INITIALIZED, now);
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.welcome = Some(welcome.clone());
+                }
+                self.process_ready(id, now);
+                self.welcome_all(id, &welcome, now);
+            }
+        }
+    }
+
+    /// The server knows only `initialize`: remember that, and tell those who wait.
+    fn probe_failed(&mut self, id: ProcessId, now: Instant) {
+        let server = self.processes.get(&id).map(|process| process.server);
+        if let Some(pool) = server.and_then(|s| self.pools.get_mut(usize::from(s.0))) {
+            pool.legacy_until = Some(now + limits::PROBE_TTL);
+        }
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.has_answered = true;
+        }
+        self.process_ended(id, Refusal::LegacyServer, now);
+    }
+
+    /// Whether a stateless request is for a server that is known to understand none.
+    pub(super) fn stateless_is_refused(&self, incoming: &Incoming<'_>, now: Instant) -> bool {
+        let pool = self.pools.get(usize::from(incoming.server.0));
+        incoming.era == Era::Modern
+            && pool.and_then(|pool| pool.legacy_until).is_some_and(|until| now < until)
+    }
+
+    /// The connection of a process, if it runs.
+    pub(super) fn process_conn(&self, id: ProcessId) -> Option<ConnId> {
+        self.processes.get(&id)?.conn
+    }
+}
+
+/// What a shared process is told after `initialize`.
+const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}";
+
+/// Asks a process whether it is modern (2026-07-28, basic/transports/stdio).
+const PROBE: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"server/discover\",\"params\":\
+{\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
+\"io.modelcontextprotocol/clientInfo\":{\"name\":\"mcp-gateway\",\"version\":\"0.1.0\"},\
+\"io.modelcontextprotocol/clientCapabilities\":{}}}}";

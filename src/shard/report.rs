@@ -1,0 +1,148 @@
+//! What the log gets: one line per finished exchange, per closed connection, per event of a
+//! process's life. Never a body, a header, a session id or a query.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use wire::rpc::RpcError;
+
+use crate::exchange::{Exchange, Kind};
+use crate::ids::{ConnId, ProcessId};
+use crate::limits;
+use crate::refusal::Refusal;
+use crate::session::Session;
+use crate::shard::Shard;
+use crate::shard::answer::Outcome;
+use crate::telemetry::log::Line;
+use crate::upstream::catalog::ServerId;
+
+impl Shard {
+    /// Writes a line, unless there is no log or too much of it waits already.
+    fn record(
+        &mut self,
+        event: &'static str,
+        now: Instant,
+        fill: impl for<'l> FnOnce(&Self, Line<'l>) -> Line<'l>,
+    ) {
+        let Some(format) = self.settings.log else { return };
+        if limits::LOG_LEN_MAX < self.log.len() {
+            self.counters.log_dropped += 1;
+            return;
+        }
+        let mut log = std::mem::take(&mut self.log);
+        let line = Line::new(&mut log, format, self.wall(now), event);
+        let line = line.number("shard", u64::from(self.identity.id.0));
+        fill(self, line).end();
+        self.log = log;
+    }
+
+    fn wall(&self, now: Instant) -> SystemTime {
+        let (instant, wall) = self.settings.epoch;
+        wall + now.saturating_duration_since(instant)
+    }
+
+    fn server_name(&self, server: ServerId) -> &str {
+        self.settings.catalog.get(server).map_or("", |server| &server.name)
+    }
+
+    pub(super) fn report_exchange(&mut self, exchange: &Exchange, outcome: Outcome, now: Instant) {
+        if matches!(exchange.kind, Kind::Delete | Kind::Setup) {
+            return;
+        }
+        self.record("exchange", now, |shard, line| {
+            let method = match exchange.kind {
+                Kind::Listen => &b"(listen)"[..],
+                Kind::Handshake => b"(initialize)",
+                Kind::Probe => b"(probe)",
+                _ => &*exchange.label.method,
+            };
+            let line = line.text("server", shard.server_name(exchange.server));
+            let line = line.text("method", method);
+            let line = match &exchange.label.name {
+                Some(name) => line.text("name", name),
+                None => line,
+            };
+            let line = match outcome {
+                Outcome::Answered(status) => line
+                    .text("outcome", if status < 400 { "ok" } else { "http_error" })
+                    .number("status", u64::from(status)),
+                Outcome::Error(code) => line.text("outcome", "error").text("code", code.to_string()),
+                Outcome::Refused(refusal) => line.text("outcome", refusal.label()),
+                Outcome::Cancelled => line.text("outcome", "cancelled"),
+            };
+            line.number("us", micros(now.saturating_duration_since(exchange.started)))
+        });
+    }
+
+    pub(super) fn report_refusal(&mut self, conn: ConnId, refusal: Refusal, now: Instant) {
+        let peer = self.client_mut(conn).map(|client| client.peer.to_string());
+        self.record("refused", now, |_, line| {
+            line.text("peer", peer.unwrap_or_default())
+                .text("reason", refusal.label())
+                .number("status", u64::from(refusal.status()))
+        });
+    }
+
+    pub(super) fn report_closed(&mut self, conn: ConnId, why: &'static str, now: Instant) {
+        let sent = self.conns.get(conn).map_or(0, |entry| entry.sent);
+        let Some(client) = self.client_mut(conn) else { return };
+        if client.near.is_some() {
+            return;
+        }
+        let (peer, requests, received) = (client.peer, client.requests, client.received);
+        let open_for = now.saturating_duration_since(client.opened_at);
+        self.record("closed", now, |_, line| {
+            line.text("peer", peer.to_string())
+                .text("reason", why)
+                .number("requests", requests)
+                .number("received", received)
+                .number("sent", sent)
+                .number("us", micros(open_for))
+        });
+    }
+
+    pub(super) fn report_session(&mut self, session: &Session, why: &'static str, now: Instant) {
+        let (server, revision) = (session.server, session.revision);
+        self.record("session", now, |shard, line| {
+            line.text("server", shard.server_name(server))
+                .text("revision", revision.name())
+                .text("ended", why)
+        });
+    }
+
+    pub(super) fn report_process(&mut self, id: ProcessId, what: &str, now: Instant) {
+        let server = self.processes.get(&id).map(|process| process.server);
+        self.record("process", now, |shard, line| {
+            line.text("server", server.map_or("", |server| shard.server_name(server)))
+                .number("process", id.0)
+                .text("what", what)
+        });
+    }
+
+    /// A line of a process that is no message: its length and what is wrong with it.
+    pub(super) fn report_line(
+        &mut self,
+        id: ProcessId,
+        bytes: &[u8],
+        error: &RpcError,
+        now: Instant,
+    ) {
+        let server = self.processes.get(&id).map(|process| process.server);
+        self.record("process", now, |shard, line| {
+            line.text("server", server.map_or("", |server| shard.server_name(server)))
+                .number("process", id.0)
+                .text("what", "wrote a line that is not JSON-RPC to its standard output")
+                .text("why", error.to_string())
+                .number("len", bytes.len() as u64)
+        });
+    }
+
+    pub(super) fn report_fault(&mut self, now: Instant) {
+        self.record("fault", now, |_, line| {
+            line.text("what", "a panic in the gateway; it cost one connection; please report it")
+        });
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,554 @@
+//! What comes back from HTTP servers.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use wire::Decoded;
+use wire::http1::{self, BodyDecoder, HeaderSlots, ResponseHead};
+use wire::rpc;
+use wire::sse::EventParser;
+
+use crate::backend::http::{ResponseBody, Sink};
+use crate::exchange::{Kind, Reply, Via};
+use crate::frontend::answer::Body;
+use crate::ids::{ConnId, ExchangeId, SessionKey};
+use crate::limits;
+use crate::message::{Era, Revision};
+use crate::refusal::Refusal;
+use crate::session::Link;
+use crate::session::replay::{From, GET_STREAM};
+use crate::shard::Shard;
+use crate::shard::answer::Outcome;
+
+const HEAD_LIMITS: http1::Limits =
+    http1::Limits { head_len_max: limits::HEAD_LEN_MAX, target_len_max: limits::TARGET_LEN_MAX };
+
+impl Shard {
+    /// Bytes of an HTTP server.
+    pub(super) fn server_plain(&mut self, conn: ConnId, mut bytes: &[u8], now: Instant) {
+        loop {
+            let Some(server) = self.server_mut(conn) else { return };
+            if let Some(body) = server.body.take() {
+                match self.server_body(conn, body, bytes, now) {
+                    Some(used) => bytes = bytes.get(used..).unwrap_or_default(),
+                    None => return,
+                }
+            } else {
+                match self.server_head(conn, bytes, now) {
+                    Some(used) => bytes = bytes.get(used..).unwrap_or_default(),
+                    None => return,
+                }
+            }
+            // A body without content is over as soon as its head is.
+            let is_begun = self.server_mut(conn).is_some_and(|server| server.body.is_some());
+            if bytes.is_empty() && !is_begun {
+                return;
+            }
+        }
+    }
+
+    /// A response head, or a part of one. Returns what was used; none: wait or it is over.
+    fn server_head(&mut self, conn: ConnId, bytes: &[u8], now: Instant) -> Option<usize> {
+        let server = self.server_mut(conn)?;
+        let Some(key) = server.exchange else {
+            // Nobody asked: what this connection says next cannot be trusted.
+            self.server_close(conn, now);
+            return None;
+        };
+        server.is_answering = true;
+        let before = server.head.len();
+        let mut head = std::mem::take(&mut server.head);
+        let input = if head.is_empty() {
+            bytes
+        } else {
+            head.extend_from_slice(bytes);
+            &head
+        };
+        let mut slots = HeaderSlots::new();
+        match http1::response(input, &mut slots, HEAD_LIMITS, false) {
+            Ok(Decoded::Incomplete) => {
+                let rest = input.to_vec();
+                self.server_mut(conn)?.head = rest;
+                None
+            }
+            Ok(Decoded::Item { item, used }) if (100..200).contains(&item.status) => {
+                // RFC 9110, section 15.2: interim responses may come at any time.
+                if item.status == 101 {
+                    self.server_invalid(conn, key, now);
+                    return None;
+                }
+                Some(used - before)
+            }
+            Ok(Decoded::Item { item, used }) => {
+                let decoder = BodyDecoder::new(item.body);
+                let keep_alive = item.keep_alive;
+                let sink = self.response_begins(conn, key, &item, now)?;
+                let server = self.server_mut(conn)?;
+                server.body = Some(ResponseBody { decoder, keep_alive, sink });
+                Some(used - before)
+            }
+            Err(_) => {
+                self.server_invalid(conn, key, now);
+                None
+            }
+        }
+    }
+
+    fn server_invalid(&mut self, conn: ConnId, key: ExchangeId, now: Instant) {
+        if let Some(server) = self.server_mut(conn) {
+            server.exchange = None;
+        }
+        self.server_close(conn, now);
+        self.exchange_fail(key, Refusal::BadServer, now);
+    }
+
+    /// A piece of a response body.
+    fn server_body(
+        &mut self,
+        conn: ConnId,
+        mut body: ResponseBody,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Option<usize> {
+        let key = self.server_mut(conn)?.exchange;
+        let Ok(part) = body.decoder.decode(bytes) else {
+            match key {
+                Some(key) => self.server_invalid(conn, key, now),
+                None => self.server_close(conn, now),
+            }
+            return None;
+        };
+        let is_fine = match key {
+            Some(key) => self.response_part(conn, key, (&mut body.sink, part.data), now),
+            None => true,
+        };
+        if !is_fine {
+            if let Some(key) = key {
+                self.server_invalid(conn, key, now);
+            }
+            return None;
+        }
+        let server = self.server_mut(conn)?;
+        let key = server.exchange;
+        if part.done {
+            match key {
+                Some(key) => self.response_ends(conn, key, (body.sink, body.keep_alive), now),
+                None => self.server_free(conn, body.keep_alive, now),
+            }
+            return Some(part.used);
+        }
+        server.body = Some(body);
+        (part.used != 0).then_some(part.used)
+    }
+
+    /// A response head has come: what will become of the body? None: the exchange is over.
+    fn response_begins(
+        &mut self,
+        conn: ConnId,
+        key: ExchangeId,
+        head: &ResponseHead<'_, '_>,
+        now: Instant,
+    ) -> Option<Sink> {
+        self.exchange_alive(key, now);
+        let exchange = self.exchanges.get(key)?;
+        let (kind, era, reply) = (exchange.kind, exchange.era, exchange.reply);
+        let content_type = head.headers.get("content-type");
+        let is_events = head.status == 200 && Self::is_event_stream(content_type);
+        self.session_named(key, head);
+        match (kind, head.status) {
+            (Kind::Delete, _) => return Some(Sink::Discard),
+            (Kind::Setup, 200..300) => return Some(Sink::Discard),
+            (_, 401 | 403) => {
+                self.server_detach(conn);
+                self.server_close(conn, now);
+                self.exchange_fail(key, Refusal::Credentials, now);
+                return None;
+            }
+            _ => {}
+        }
+        let gather = || Sink::Gather {
+            status: head.status,
+            bytes: Vec::new(),
+            session: None,
+            content_type: content_type.map(Box::from),
+        };
+        if era == Era::Modern {
+            return Some(self.relay(key, (head.status, content_type), head.body));
+        }
+        if is_events && kind != Kind::Probe {
+            if kind == Kind::Listen {
+                self.listen_begins(key, now);
+            }
+            return Some(Sink::Events(Box::new(EventParser::new(self.settings.message_len_max))));
+        }
+        let is_rest = matches!(kind, Kind::Listen | Kind::Handshake | Kind::Setup);
+        let may_be_lost = matches!(head.status, 400 | 404);
+        match reply {
+            _ if may_be_lost || is_rest && kind != Kind::Listen => Some(gather()),
+            _ if kind == Kind::Initialize => Some(gather()),
+            Reply::Stream(_) => Some(gather()),
+            Reply::Pending(_) => {
+                Some(self.relay(key, (head.status, content_type), head.body))
+            }
+            Reply::Nobody | Reply::Relaying(_) | Reply::Events(_) => Some(Sink::Discard),
+        }
+    }
+
+    /// The server's session id is in the head of the answer to `initialize`.
+    fn session_named(&mut self, key: ExchangeId, head: &ResponseHead<'_, '_>) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        if !matches!(exchange.kind, Kind::Initialize | Kind::Handshake) || head.status != 200 {
+            return;
+        }
+        // "visible ASCII characters (0x21 to 0x7E)" (basic/transports, "Session Management").
+        let is_fine = |id: &&[u8]| {
+            (1..=1024).contains(&id.len()) && id.iter().all(|byte| (0x21..=0x7e).contains(byte))
+        };
+        let named = head.headers.get("mcp-session-id").filter(is_fine);
+        if let Some(session) = exchange.session.and_then(|key| self.sessions.get_mut(key))
+            && let Link::Http { id, .. } = &mut session.link
+        {
+            *id = named.map(Bytes::copy_from_slice);
+        }
+    }
+
+    /// Begins to pass a response on as it is.
+    fn relay(
+        &mut self,
+        key: ExchangeId,
+        (status, content_type): (u16, Option<&[u8]>),
+        body: http1::Body,
+    ) -> Sink {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Sink::Discard };
+        let Reply::Pending(client) = exchange.reply else { return Sink::Discard };
+        exchange.reply = Reply::Relaying(client);
+        exchange.relayed = Some(status);
+        exchange.is_relaying_events = Self::is_event_stream(content_type);
+        let body = match body {
+            http1::Body::None => Body::Length(0),
+            http1::Body::Length(len) => Body::Length(len),
+            http1::Body::Chunked | http1::Body::UntilClose => Body::Chunked,
+        };
+        self.response_head(client, (status, content_type), body, None);
+        Sink::Relay
+    }
+
+    /// The server agreed to be listened to.
+    fn listen_begins(&mut self, key: ExchangeId, now: Instant) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let reply = std::mem::replace(&mut exchange.reply, Reply::Stream(GET_STREAM));
+        if let (Reply::Pending(client), Some(session)) = (reply, exchange.session) {
+            self.stream_attach(client, (session, GET_STREAM, From::Undelivered), now);
+        }
+    }
+
+    /// A piece of a body for its sink; false: the server is not to be trusted.
+    fn response_part(
+        &mut self,
+        conn: ConnId,
+        key: ExchangeId,
+        (sink, mut data): (&mut Sink, &[u8]),
+        now: Instant,
+    ) -> bool {
+        match sink {
+            Sink::Relay => {
+                if !data.is_empty() {
+                    self.exchange_alive(key, now);
+                    let reply = self.exchanges.get(key).map(|exchange| exchange.reply);
+                    if let Some(Reply::Relaying(client)) = reply {
+                        self.body_bytes(client, data);
+                        self.stall_relay(client, conn, now);
+                    }
+                }
+                true
+            }
+            Sink::Events(parser) => loop {
+                match parser.next(&mut data) {
+                    Ok(Some(event)) => {
+                        let id = event.id.map(Bytes::copy_from_slice);
+                        self.server_event((conn, key), event.data, (id, event.retry_ms), now);
+                    }
+                    Ok(None) => break true,
+                    Err(_) => break false,
+                }
+            },
+            Sink::Gather { status, bytes, .. } => {
+                bytes.extend_from_slice(data);
+                let len_max = match status {
+                    200 => self.settings.message_len_max,
+                    _ => limits::ERROR_BODY_LEN_MAX,
+                };
+                bytes.len() <= len_max
+            }
+            Sink::Discard => true,
+        }
+    }
+
+    /// The answer has been taken out of a stream: what follows in it is of no interest.
+    fn server_detach(&mut self, conn: ConnId) {
+        if let Some(server) = self.server_mut(conn) {
+            server.exchange = None;
+        }
+    }
+
+    /// One event of a legacy server.
+    fn server_event(
+        &mut self,
+        (conn, key): (ConnId, ExchangeId),
+        data: &[u8],
+        (id, retry): (Option<Bytes>, Option<u64>),
+        now: Instant,
+    ) {
+        self.exchange_alive(key, now);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if id.is_some() {
+            exchange.last_event_id = id;
+        }
+        if let Some(retry) = retry {
+            exchange.retry = Duration::from_millis(retry.min(60_000));
+        }
+        let (kind, session) = (exchange.kind, exchange.session);
+        if data.is_empty() {
+            self.server_primes(key, retry, now);
+            return;
+        }
+        exchange.resumed = exchange.resumed.min(1);
+        let Ok(envelope) = rpc::scan(data, self.rpc_limits()) else {
+            self.counters.dropped += 1;
+            return;
+        };
+        match envelope.kind {
+            rpc::Kind::Response | rpc::Kind::ErrorResponse if kind == Kind::Listen => {
+                // A GET stream carries no answers (2025-11-25, basic/transports).
+                self.counters.dropped += 1;
+            }
+            rpc::Kind::Response | rpc::Kind::ErrorResponse => {
+                self.server_detach(conn);
+                self.wish_conn(conn, now + limits::SERVER_IDLE_TIMEOUT);
+                self.http_answered(key, data, &envelope, now);
+            }
+            rpc::Kind::Request => {
+                let question = envelope.id.map_or(&b"null"[..], |id| id.get(data));
+                let session = session.and_then(|key| self.sessions.get_mut(key));
+                if session.is_some_and(|session| session.ask(question)) {
+                    self.counters.forwarded += 1;
+                    self.answer_event(key, &[data], now);
+                } else {
+                    self.counters.dropped += 1;
+                }
+            }
+            rpc::Kind::Notification => {
+                if envelope.method.is_some_and(|m| m.eq(data, "notifications/cancelled"))
+                    && let Some(session) = session.and_then(|key| self.sessions.get_mut(key))
+                {
+                    let question = envelope.request_id.map(|id| id.get(data));
+                    session.answer(question.unwrap_or_default());
+                }
+                self.counters.forwarded += 1;
+                self.answer_event(key, &[data], now);
+            }
+        }
+    }
+
+    /// An event without data: the server may end the connection and expect to be asked again.
+    fn server_primes(&mut self, key: ExchangeId, retry: Option<u64>, now: Instant) {
+        self.exchange_stream(key, now);
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let (Reply::Stream(number), Some(session)) = (exchange.reply, exchange.session) else {
+            return;
+        };
+        let Some(retry) = retry else { return };
+        let stream = self.sessions.get_mut(session).and_then(|s| s.replay.get(number));
+        if let Some(client) = stream.and_then(|stream| stream.client) {
+            let text = format!("retry: {retry}\n\n");
+            self.body_chunk(client, &Bytes::from(text));
+        }
+    }
+
+    /// The JSON-RPC answer of an HTTP server.
+    fn http_answered(
+        &mut self,
+        key: ExchangeId,
+        bytes: &[u8],
+        envelope: &rpc::Envelope,
+        now: Instant,
+    ) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let (kind, session) = (exchange.kind, exchange.session);
+        let error = envelope.error.map(|_| envelope.error_code.unwrap_or_default());
+        match (kind, session) {
+            (Kind::Handshake | Kind::Setup, Some(session)) => {
+                self.exchange_end(key, Outcome::Answered(200), now);
+                match error {
+                    Some(_) if kind == Kind::Handshake => self.revive_failed(session, now),
+                    _ => self.revive_next(session, now),
+                }
+            }
+            (Kind::Initialize, Some(session)) => {
+                if error.is_none() {
+                    let version = envelope.result_version.map(|text| text.decode(bytes));
+                    let id = match self.sessions.get(session).map(|session| &session.link) {
+                        Some(Link::Http { id, .. }) => id.clone(),
+                        _ => None,
+                    };
+                    self.session_opened(session, version.as_deref(), id);
+                }
+                self.answer(key, &[bytes], error, now);
+                if error.is_some() {
+                    self.session_end(session, "not initialized", now);
+                }
+            }
+            _ => self.answer(key, &[bytes], error, now),
+        }
+    }
+
+    /// A response is complete.
+    pub(super) fn response_ends(
+        &mut self,
+        conn: ConnId,
+        key: ExchangeId,
+        (sink, keep_alive): (Sink, bool),
+        now: Instant,
+    ) {
+        self.server_detach(conn);
+        match sink {
+            Sink::Relay => {
+                let Some(exchange) = self.exchanges.get(key) else { return };
+                let (reply, status) = (exchange.reply, exchange.relayed.unwrap_or(200));
+                self.server_free(conn, keep_alive, now);
+                if let Reply::Relaying(client) = reply {
+                    self.body_end(client, now);
+                }
+                self.exchange_end(key, Outcome::Answered(status), now);
+            }
+            Sink::Events(_) => {
+                self.server_free(conn, keep_alive, now);
+                self.events_broke(key, now);
+            }
+            Sink::Gather { status, bytes, content_type, .. } => {
+                self.server_free(conn, keep_alive, now);
+                self.gathered(key, (status, content_type.as_deref()), &bytes, now);
+            }
+            Sink::Discard => {
+                self.server_free(conn, keep_alive, now);
+                let exchange = self.exchanges.get(key);
+                let setup = exchange.filter(|e| e.kind == Kind::Setup).and_then(|e| e.session);
+                self.exchange_end(key, Outcome::Answered(200), now);
+                if let Some(session) = setup {
+                    self.revive_next(session, now);
+                }
+            }
+        }
+    }
+
+    /// A response was cut off.
+    pub(super) fn response_breaks(&mut self, key: ExchangeId, sink: Sink, now: Instant) {
+        match sink {
+            Sink::Events(_) => self.events_broke(key, now),
+            Sink::Relay | Sink::Gather { .. } | Sink::Discard => {
+                self.exchange_fail(key, Refusal::Died, now);
+            }
+        }
+    }
+
+    /// A legacy event stream ended before the answer was in it.
+    fn events_broke(&mut self, key: ExchangeId, now: Instant) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.via = Via::Nothing;
+        let (kind, session, reply) = (exchange.kind, exchange.session, exchange.reply);
+        if kind == Kind::Listen {
+            let client = session.and_then(|key| self.sessions.get_mut(key));
+            let stream = client.and_then(|session| session.replay.get(GET_STREAM));
+            let client = stream.and_then(|stream| stream.client.take());
+            self.exchange_end(key, Outcome::Answered(200), now);
+            if let Some(client) = client {
+                // The client asks again, and then the server is asked again.
+                self.body_end(client, now);
+            }
+            return;
+        }
+        let can_resume = exchange.last_event_id.is_some()
+            && exchange.resumed < limits::RESUMES_MAX
+            && kind == Kind::Request;
+        if !can_resume {
+            self.exchange_fail(key, Refusal::Died, now);
+            return;
+        }
+        exchange.resumed += 1;
+        exchange.resume_at = Some(now + exchange.retry);
+        self.watch(key, now);
+        if let (Reply::Stream(number), Some(session)) = (reply, session) {
+            self.stream_suspended(session, number, now);
+        }
+    }
+
+    /// As its server does, the gateway ends the client's connection; the stream goes on when the
+    /// client asks for it (2025-11-25, basic/transports: polling).
+    fn stream_suspended(&mut self, key: SessionKey, number: u32, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.revision < Revision::V2025_11_25 {
+            return;
+        }
+        let client = session.replay.get(number).and_then(|stream| stream.client.take());
+        if let Some(client) = client {
+            self.body_end(client, now);
+        }
+    }
+
+    /// A response that had to be seen whole.
+    fn gathered(
+        &mut self,
+        key: ExchangeId,
+        (status, content_type): (u16, Option<&[u8]>),
+        bytes: &[u8],
+        now: Instant,
+    ) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.via = Via::Nothing;
+        let (kind, session, reply) = (exchange.kind, exchange.session, exchange.reply);
+        if status == 200 {
+            match rpc::scan(bytes, self.rpc_limits()) {
+                Ok(envelope) => self.http_answered(key, bytes, &envelope, now),
+                Err(_) => self.exchange_fail(key, Refusal::BadServer, now),
+            }
+            return;
+        }
+        if let Some(session) = session
+            && self.is_session_lost(session, kind, (status, bytes))
+        {
+            self.session_lost(session, key, now);
+            return;
+        }
+        let Reply::Pending(client) = reply else {
+            self.exchange_fail(key, Refusal::BadServer, now);
+            return;
+        };
+        self.response_head(client, (status, content_type), Body::Length(bytes.len() as u64), None);
+        self.body_bytes(client, bytes);
+        self.client_done(client, now);
+        self.exchange_end(key, Outcome::Answered(status), now);
+        if kind == Kind::Initialize
+            && let Some(session) = session
+        {
+            self.session_end(session, "not initialized", now);
+        }
+    }
+
+    /// Whether the server has forgotten the session. 404 says so; some servers say 400 and a
+    /// sentence about the session instead.
+    fn is_session_lost(
+        &self,
+        key: SessionKey,
+        kind: Kind,
+        (status, body): (u16, &[u8]),
+    ) -> bool {
+        let link = self.sessions.get(key).map(|session| &session.link);
+        let has_id = matches!(link, Some(Link::Http { id: Some(_), .. }));
+        let is_in_session = matches!(kind, Kind::Request | Kind::Notice | Kind::Listen);
+        let says_so = || {
+            let body = body.to_ascii_lowercase();
+            memchr::memmem::find(&body, b"session").is_some()
+        };
+        has_id && is_in_session && (status == 404 || status == 400 && says_so())
+    }
+}

@@ -1,0 +1,460 @@
+//! Sessions: opened by `initialize`, listened to by GET, ended by DELETE or by time.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use wire::http1::{Headers, RequestHead};
+use wire::json;
+use wire::rpc::{self, Document};
+
+use crate::exchange::{Kind, Reply};
+use crate::frontend::answer::{Body, Head};
+use crate::frontend::http::Busy;
+use crate::ids::{ConnId, ExchangeId, SessionKey};
+use crate::limits;
+use crate::message::{Era, Payload, Revision};
+use crate::refusal::Refusal;
+use crate::session::id::SessionId;
+use crate::session::replay::{From, GET_STREAM, Replay, parse_event_id};
+use crate::session::{Link, Session};
+use crate::shard::post::Incoming;
+use crate::shard::{Shard, Timer};
+use crate::timers::Wish;
+use crate::upstream::catalog::{Isolation, ServerId, Target};
+
+impl Shard {
+    /// `initialize`: a session begins. The id goes out with the answer.
+    pub(super) fn session_open(&mut self, conn: ConnId, incoming: Incoming<'_>, now: Instant) {
+        let bytes = incoming.bytes();
+        let asked = incoming.envelope.protocol_version;
+        let revision = asked.and_then(|text| Revision::parse(&text.decode(bytes)));
+        // What is agreed on is agreed per hop: never ask for a revision that we could not serve.
+        let payload = match (asked, revision.filter(|revision| revision.era() == Era::Legacy)) {
+            (Some(text), None) => {
+                let mut patched = Vec::with_capacity(bytes.len());
+                let newest = Revision::NEWEST_LEGACY.name().as_bytes();
+                rpc::splice(&mut patched, bytes, &[(text.inner, newest)]);
+                Payload::Whole(Bytes::from(patched))
+            }
+            _ => incoming.payload.clone(),
+        };
+        let Ok(envelope) = rpc::scan(payload.bytes(), self.rpc_limits()) else {
+            self.refuse(conn, Refusal::TooLarge, incoming.id(), now);
+            return;
+        };
+        let Some(link) = self.link(incoming.server) else { return };
+        let id = SessionId::mint(&mut self.random, self.identity.id, self.identity.shards);
+        let session = Session {
+            id,
+            server: incoming.server,
+            is_open: false,
+            revision: revision.unwrap_or(Revision::NEWEST_LEGACY).min(Revision::NEWEST_LEGACY),
+            initialize: payload.keep(),
+            initialized: None,
+            setup: Vec::new(),
+            is_irreplaceable: false,
+            link,
+            replay: Replay::new(),
+            questions: Vec::new(),
+            exchanges: Vec::new(),
+            used_at: now,
+            wish: Wish::default(),
+        };
+        let Ok(key) = self.sessions.insert(session) else {
+            self.refuse(conn, Refusal::Full, incoming.id(), now);
+            return;
+        };
+        self.session_keys.insert(id, key);
+        self.counters.sessions += 1;
+        let incoming = Incoming {
+            session: Some(key),
+            payload: &payload,
+            envelope: &envelope,
+            ..incoming
+        };
+        match self.begin(conn, Kind::Initialize, &incoming, now) {
+            Some(exchange) => self.forward(exchange, &incoming, now),
+            None => self.session_end(key, "refused", now),
+        }
+        self.session_watch(key, now);
+    }
+
+    fn link(&self, server: ServerId) -> Option<Link> {
+        let link = match &self.settings.catalog.get(server)?.target {
+            Target::Stdio(_) => Link::Process(None),
+            Target::Http(_) => Link::Http { id: None, listen: None, resume: None, revival: None },
+        };
+        Some(link)
+    }
+
+    /// `initialize` was answered with a result of this revision.
+    pub(super) fn session_opened(
+        &mut self,
+        key: SessionKey,
+        version: Option<&[u8]>,
+        server_id: Option<Bytes>,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let agreed = version.and_then(Revision::parse).unwrap_or(session.revision);
+        session.revision = agreed.min(Revision::NEWEST_LEGACY);
+        session.is_open = true;
+        if let Link::Http { id, .. } = &mut session.link {
+            *id = server_id;
+        }
+        self.counters.sessions_opened += 1;
+    }
+
+    /// Ends a session: streams are closed, work in flight is cancelled, the server is told.
+    pub(super) fn session_end(&mut self, key: SessionKey, why: &'static str, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let exchanges = session.exchanges.clone();
+        let streams: Vec<ConnId> =
+            session.replay.iter().filter_map(|stream| stream.client.take()).collect();
+        for exchange in exchanges {
+            self.exchange_fail(exchange, Refusal::UnknownSession, now);
+        }
+        for conn in streams {
+            self.body_end(conn, now);
+        }
+        let Some(session) = self.sessions.remove(key) else { return };
+        self.session_keys.remove(&session.id);
+        self.counters.sessions -= 1;
+        self.counters.replay -= session.replay.len() as u64;
+        self.report_session(&session, why, now);
+        match session.link {
+            Link::Process(Some(process)) => self.process_left(process, key, now),
+            Link::Process(None) => {}
+            Link::Http { id: Some(id), .. } => self.http_delete((session.server, session.revision), id, now),
+            Link::Http { id: None, .. } => {}
+        }
+    }
+
+    /// DELETE: the client ends its session.
+    pub(super) fn delete(
+        &mut self,
+        conn: ConnId,
+        head: &RequestHead<'_, '_>,
+        server: ServerId,
+        now: Instant,
+    ) {
+        match self.session_request(&head.headers, server) {
+            Ok(session) => {
+                self.session_end(session, "deleted", now);
+                self.answer_empty(conn, 200, now);
+            }
+            Err(refusal) => self.refuse(conn, refusal, b"null", now),
+        }
+    }
+
+    fn answer_empty(&mut self, conn: ConnId, status: u16, now: Instant) {
+        let Some(client) = self.client_mut(conn) else { return };
+        let (origin, keep_alive) = (client.origin.clone(), client.framing.keep_alive);
+        let head = Head {
+            status,
+            content_type: None,
+            body: Body::Length(0),
+            session: None,
+            origin: origin.as_deref(),
+            keep_alive,
+        };
+        self.write(conn, |output| head.write(output.tail()));
+        self.client_done(conn, now);
+    }
+
+    /// The session of a GET or DELETE. 2026-07-28 has neither (basic/transports: 405).
+    fn session_request(
+        &mut self,
+        headers: &Headers<'_, '_>,
+        server: ServerId,
+    ) -> Result<SessionKey, Refusal> {
+        match headers.get("mcp-protocol-version").map(Revision::parse) {
+            Some(None) => return Err(Refusal::Version),
+            Some(Some(revision)) if revision.era() == Era::Modern => return Err(Refusal::Method),
+            _ => {}
+        }
+        self.session_of(headers, server)
+    }
+
+    /// GET: a client listens, or goes on with a stream that it lost.
+    pub(super) fn get(
+        &mut self,
+        conn: ConnId,
+        head: &RequestHead<'_, '_>,
+        server: ServerId,
+        now: Instant,
+    ) {
+        let session = match self.session_request(&head.headers, server) {
+            Ok(session) => session,
+            Err(refusal) => {
+                self.refuse(conn, refusal, b"null", now);
+                return;
+            }
+        };
+        let resume = match head.headers.get("last-event-id") {
+            None => Some((GET_STREAM, From::Undelivered)),
+            Some(id) => parse_event_id(id),
+        };
+        let Some((stream, from)) = resume else {
+            self.refuse(conn, Refusal::Event, b"null", now);
+            return;
+        };
+        if stream == GET_STREAM && self.listen_first(conn, session, now) {
+            return;
+        }
+        self.stream_attach(conn, (session, stream, from), now);
+    }
+
+    /// Before a client can listen to an HTTP server, that must agree to be listened to.
+    fn listen_first(&mut self, conn: ConnId, key: SessionKey, now: Instant) -> bool {
+        let Some(session) = self.sessions.get(key) else { return false };
+        let Link::Http { listen: None, resume, .. } = &session.link else { return false };
+        let (resume, server) = (resume.clone(), session.server);
+        let Some(exchange) = self.begin_own(Kind::Listen, (Some(key), server), Bytes::new(), now)
+        else {
+            self.refuse(conn, Refusal::Full, b"null", now);
+            return true;
+        };
+        if let Some(exchange) = self.exchanges.get_mut(exchange) {
+            exchange.reply = Reply::Pending(conn);
+            exchange.last_event_id = resume;
+        }
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Link::Http { listen, .. } = &mut session.link
+        {
+            *listen = Some(exchange);
+        }
+        if let Some(client) = self.client_mut(conn) {
+            client.busy = Busy::Exchange(exchange);
+        }
+        self.http_send(exchange, now);
+        true
+    }
+
+    /// Gives a stream of the session to a client connection.
+    pub(super) fn stream_attach(
+        &mut self,
+        conn: ConnId,
+        (key, number, from): (SessionKey, u32, From),
+        now: Instant,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            self.refuse(conn, Refusal::UnknownSession, b"null", now);
+            return;
+        };
+        session.used_at = now;
+        let before = session.replay.get(number).and_then(|stream| stream.client);
+        let Some(events) = session.replay.attach(number, from, conn) else {
+            self.refuse(conn, Refusal::Event, b"null", now);
+            return;
+        };
+        let revision = session.revision;
+        let stream = session.replay.get(number);
+        let is_over = stream.as_ref().is_some_and(|s| number != GET_STREAM && s.open == 0);
+        let priming = stream.map(|stream| stream.priming_id());
+        if let Some(before) = before.filter(|before| *before != conn) {
+            // A client has one connection per stream; the new one replaces the lost one.
+            self.body_end(before, now);
+        }
+        if let Some(client) = self.client_mut(conn) {
+            client.busy = Busy::Stream(key, number);
+        }
+        self.events_head(conn, None);
+        if events.is_empty() && Revision::V2025_11_25 <= revision {
+            self.events_prime(conn, &priming.unwrap_or_default());
+        }
+        for event in events {
+            self.body_chunk(conn, &event);
+        }
+        self.wish_conn(conn, now + limits::COMMENT_INTERVAL);
+        if is_over {
+            if let Some(stream) = self.sessions.get_mut(key).and_then(|s| s.replay.get(number)) {
+                stream.client = None;
+            }
+            self.body_end(conn, now);
+        }
+    }
+
+    /// A client connection that got a stream is gone; the stream goes on without it.
+    pub(super) fn stream_detached(
+        &mut self,
+        key: SessionKey,
+        number: u32,
+        conn: ConnId,
+        now: Instant,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.used_at = now;
+        if let Some(stream) = session.replay.get(number)
+            && stream.client == Some(conn)
+        {
+            stream.client = None;
+        }
+        self.session_watch(key, now);
+    }
+
+    /// A message of the server that belongs to no stream of a request: the GET stream's.
+    pub(super) fn listen_event(&mut self, key: SessionKey, data: &[&[u8]], now: Instant) {
+        self.stream_event((key, GET_STREAM), data, now);
+    }
+
+    pub(super) fn session_watch(&mut self, key: SessionKey, now: Instant) {
+        let at = now + self.settings.session_idle_timeout;
+        if let Some(session) = self.sessions.get_mut(key) {
+            self.timers.wish(Timer::Session(key), &mut session.wish, at);
+        }
+    }
+
+    /// The session's time has come: has it been idle for too long?
+    pub(super) fn session_tick(&mut self, key: SessionKey, at: Instant, now: Instant) {
+        let timeout = self.settings.session_idle_timeout;
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if !session.wish.grant(at) {
+            return;
+        }
+        let is_used = session.replay.iter().any(|stream| stream.client.is_some())
+            || session.exchanges.iter().any(|exchange| {
+                let kind = self.exchanges.get(*exchange).map(|exchange| exchange.kind);
+                kind != Some(Kind::Listen)
+            });
+        if !is_used && session.used_at + timeout <= now {
+            self.session_end(key, "idle", now);
+            return;
+        }
+        let next = if is_used { now + timeout } else { session.used_at + timeout };
+        self.timers.wish(Timer::Session(key), &mut session.wish, next);
+    }
+
+    /// Whether the server keeps a process for each session.
+    pub(super) fn isolation(&self, server: ServerId) -> Isolation {
+        match self.settings.catalog.get(server).map(|server| &server.target) {
+            Some(Target::Stdio(command)) => command.isolation,
+            Some(Target::Http(_)) | None => Isolation::Session,
+        }
+    }
+
+    /// A batch (2025-03-26, basic: "Batching"): each request is an exchange of its own, and all
+    /// answers go on one event stream.
+    pub(super) fn post_batch(
+        &mut self,
+        conn: ConnId,
+        head: &RequestHead<'_, '_>,
+        (server, payload): (ServerId, &Payload<'_>),
+        now: Instant,
+    ) {
+        let session = match self.session_of(&head.headers, server) {
+            Ok(session) => session,
+            Err(refusal) => return self.refuse(conn, refusal, b"null", now),
+        };
+        let revision = self.sessions.get(session).map(|session| session.revision);
+        let bytes = payload.bytes();
+        let elements: Result<Vec<_>, _> =
+            json::elements(bytes, limits::DEPTH_MAX).take(limits::BATCH_MAX + 1).collect();
+        let spans = match elements {
+            Ok(spans) if revision == Some(Revision::V2025_03_26) && !spans.is_empty() => spans,
+            _ => return self.refuse(conn, Refusal::Batch, b"null", now),
+        };
+        if limits::BATCH_MAX < spans.len() {
+            return self.refuse(conn, Refusal::TooLarge, b"null", now);
+        }
+        let mut messages = Vec::new();
+        for span in spans {
+            let part = span.get(bytes);
+            match rpc::document(part, self.rpc_limits()) {
+                Ok(Document::Message(envelope)) => {
+                    let is_first = envelope.method.is_some_and(|m| m.eq(part, "initialize"));
+                    if is_first {
+                        return self.refuse(conn, Refusal::Batch, b"null", now);
+                    }
+                    messages.push((Bytes::copy_from_slice(part), envelope));
+                }
+                Ok(Document::Batch) => return self.refuse(conn, Refusal::Batch, b"null", now),
+                Err(error) => return self.refuse(conn, Refusal::Rpc(error), b"null", now),
+            }
+        }
+        self.batch_forward(conn, (server, session), messages, now);
+    }
+
+    fn batch_forward(
+        &mut self,
+        conn: ConnId,
+        (server, session): (ServerId, SessionKey),
+        messages: Vec<(Bytes, rpc::Envelope)>,
+        now: Instant,
+    ) {
+        let is_request = |envelope: &rpc::Envelope| envelope.kind == rpc::Kind::Request;
+        let requests = messages.iter().filter(|(_, envelope)| is_request(envelope)).count();
+        let room = self.sessions.get(session).map_or(0, |session| {
+            limits::SESSION_EXCHANGES_MAX.saturating_sub(session.exchanges.len())
+        });
+        if room < messages.len() || limits::EXCHANGES_MAX < self.exchanges.len() + messages.len() {
+            return self.refuse(conn, Refusal::Full, b"null", now);
+        }
+        let stream = if requests == 0 {
+            self.accept(conn, now);
+            None
+        } else {
+            let open = u32::try_from(requests).unwrap_or(u32::MAX);
+            self.stream_open(conn, session, open, now)
+        };
+        let headers = Bytes::new();
+        for (bytes, envelope) in messages {
+            let payload = Payload::Whole(bytes);
+            let incoming = Incoming {
+                server,
+                session: Some(session),
+                era: Era::Legacy,
+                payload: &payload,
+                envelope: &envelope,
+                headers: &headers,
+            };
+            self.batch_part(&incoming, stream, now);
+        }
+    }
+
+    fn batch_part(&mut self, incoming: &Incoming<'_>, stream: Option<u32>, now: Instant) {
+        let kind = match incoming.envelope.kind {
+            rpc::Kind::Request => Kind::Request,
+            rpc::Kind::Notification => Kind::Notice,
+            rpc::Kind::Response | rpc::Kind::ErrorResponse => {
+                let session = incoming.session.and_then(|key| self.sessions.get_mut(key));
+                if !session.is_some_and(|session| session.answer(incoming.id())) {
+                    self.counters.dropped += 1;
+                    return;
+                }
+                Kind::Notice
+            }
+        };
+        let link = incoming.session.and_then(|key| self.sessions.get(key)).map(|s| &s.link);
+        if kind == Kind::Notice && matches!(link, Some(Link::Process(_))) {
+            self.stdio_notice(incoming, now);
+            return;
+        }
+        self.remember(incoming);
+        let reply = match (kind, stream) {
+            (Kind::Request, Some(stream)) => Reply::Stream(stream),
+            _ => Reply::Nobody,
+        };
+        if let Some(key) = self.begin_detached(kind, reply, incoming, now) {
+            self.forward(key, incoming, now);
+        }
+    }
+
+    /// Begins an exchange whose answer goes on a stream or to nobody.
+    fn begin_detached(
+        &mut self,
+        kind: Kind,
+        reply: Reply,
+        incoming: &Incoming<'_>,
+        now: Instant,
+    ) -> Option<ExchangeId> {
+        let exchange = self.exchange_of(kind, reply, incoming, now);
+        let key = self.exchanges.insert(exchange).ok()?;
+        if let Some(session) = incoming.session.and_then(|key| self.sessions.get_mut(key)) {
+            session.exchanges.push(key);
+        }
+        self.counters.in_flight += 1;
+        self.counters.exchanges += u64::from(kind == Kind::Request);
+        self.watch(key, now);
+        Some(key)
+    }
+}

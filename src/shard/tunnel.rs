@@ -1,0 +1,198 @@
+//! Clients whose session belongs to another shard.
+//!
+//! The connection moves to the owner of its session, with what was received. One that has moved
+//! [`MOVES_MAX`] times mixes sessions of several owners; it stays, and each of its requests goes
+//! through a tunnel: the bytes of the request to a connection at the owner that exists for this
+//! request only, the bytes of the response back.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use wire::http1::{LAST_CHUNK, RequestHead, write_chunk_head};
+
+use crate::frontend::http::{Busy, Client, Near};
+use crate::ids::{ConnId, ShardId};
+use crate::limits;
+use crate::message::{Era, Revision};
+use crate::session::id::SessionId;
+use crate::shard::event::{Action, Letter};
+use crate::shard::{Role, Shard};
+
+/// How often a connection moves before it is taken for one that mixes sessions.
+const MOVES_MAX: u8 = 2;
+
+impl Shard {
+    /// Hands a complete request to the shard that has its session, if that is another one.
+    pub(super) fn hand_over(
+        &mut self,
+        conn: ConnId,
+        head: &RequestHead<'_, '_>,
+        (raw, chunked): (&[u8], Option<&Bytes>),
+        now: Instant,
+    ) -> bool {
+        let Some(owner) = self.owner_of(head) else { return false };
+        let Some(client) = self.client_mut(conn) else { return false };
+        if client.near.is_some() {
+            // It is at the end of a tunnel already: the session is not where its id says.
+            return false;
+        }
+        let (peer, moves) = (client.peer, client.moves);
+        let mut bytes = raw.to_vec();
+        if let Some(body) = chunked {
+            if !body.is_empty() {
+                write_chunk_head(&mut bytes, body.len());
+                bytes.extend_from_slice(body);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(LAST_CHUNK);
+        }
+        let is_idle = self.conns.get(conn).is_some_and(|entry| entry.output.is_empty());
+        if is_idle && moves < MOVES_MAX && chunked.is_none() && raw.len() < limits::RECV_LEN {
+            self.client_moves(conn, (owner, peer, moves), bytes);
+            return true;
+        }
+        if let Some(client) = self.client_mut(conn) {
+            client.busy = Busy::Tunnel(owner);
+            client.requests += 1;
+        }
+        self.counters.tunnelled += 1;
+        let letter = Letter::Forward { near: conn, peer, bytes: Bytes::from(bytes) };
+        self.actions.push_back(Action::Mail { to: owner, letter });
+        self.wish_conn(conn, now + limits::KEEP_ALIVE_TIMEOUT);
+        true
+    }
+
+    /// The other shard that has the session of a request.
+    fn owner_of(&self, head: &RequestHead<'_, '_>) -> Option<ShardId> {
+        let version = head.headers.get("mcp-protocol-version").and_then(Revision::parse);
+        if version.is_some_and(|revision| revision.era() == Era::Modern) {
+            return None;
+        }
+        let id = head.headers.get("mcp-session-id").and_then(SessionId::parse)?;
+        let owner = id.owner(self.identity.shards);
+        (owner != self.identity.id).then_some(owner)
+    }
+
+    fn client_moves(
+        &mut self,
+        conn: ConnId,
+        (to, peer, moves): (ShardId, SocketAddr, u8),
+        bytes: Vec<u8>,
+    ) {
+        let Some(entry) = self.conns.remove(conn) else { return };
+        if let Role::Client(client) = entry.role {
+            self.counters.gathered -= client.gathered as u64;
+        }
+        self.counters.clients -= 1;
+        self.counters.moved += 1;
+        let moves = moves + 1;
+        self.actions.push_back(Action::Move { conn, to, peer, bytes, moves });
+    }
+
+    pub(super) fn mail(&mut self, from: ShardId, letter: Letter, now: Instant) {
+        match letter {
+            Letter::Forward { near, peer, bytes } => {
+                self.tunnel_forward((from, near, peer), &bytes, now);
+            }
+            Letter::Back { near, bytes } => {
+                self.current = Some(near);
+                let Some(client) = self.client_mut(near) else { return };
+                if client.busy == Busy::Tunnel(from) {
+                    client.tunnelled += bytes.len();
+                    self.write(near, |output| output.push_whole(bytes));
+                }
+            }
+            Letter::Done { near, keep_alive } => {
+                self.current = Some(near);
+                let Some(client) = self.client_mut(near) else { return };
+                if client.busy == Busy::Tunnel(from) {
+                    client.framing.keep_alive &= keep_alive;
+                    self.client_done(near, now);
+                }
+            }
+            Letter::Taken { near, len } => self.tunnel_taken((from, near), len, now),
+            Letter::Gone { near } => {
+                if let Some(conn) = self.tunnels.get(&(from, near)).copied() {
+                    self.current = Some(conn);
+                    self.client_lost(conn, "client closed", now);
+                }
+            }
+        }
+    }
+
+    /// A request arrives through a tunnel.
+    fn tunnel_forward(
+        &mut self,
+        (shard, near, peer): (ShardId, ConnId, SocketAddr),
+        bytes: &[u8],
+        now: Instant,
+    ) {
+        let mut client = Client::new(peer, now);
+        client.near = Some(Near { shard, conn: near, in_tunnel: 0 });
+        let Some(conn) = self.open(Role::Client(Box::new(client))) else {
+            let letter = Letter::Done { near, keep_alive: false };
+            self.actions.push_back(Action::Mail { to: shard, letter });
+            return;
+        };
+        self.current = Some(conn);
+        self.tunnels.insert((shard, near), conn);
+        self.client_received(conn, bytes, now);
+    }
+
+    /// Output of the end of a tunnel goes back in letters.
+    pub(super) fn flush_tunnel(&mut self, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        let chunks = entry.output.take();
+        let Role::Client(client) = &mut entry.role else { return };
+        let Some(near) = &mut client.near else { return };
+        for bytes in chunks {
+            near.in_tunnel += bytes.len();
+            let letter = Letter::Back { near: near.conn, bytes };
+            self.actions.push_back(Action::Mail { to: near.shard, letter });
+        }
+    }
+
+    /// The response is complete: the end of the tunnel is no longer needed.
+    pub(super) fn tunnel_done(&mut self, conn: ConnId, keep_alive: bool, now: Instant) {
+        self.flush_tunnel(conn);
+        let Some(near) = self.client_mut(conn).and_then(|client| client.near) else { return };
+        let letter = Letter::Done { near: near.conn, keep_alive };
+        self.actions.push_back(Action::Mail { to: near.shard, letter });
+        self.client_close(conn, "answered", now);
+    }
+
+    /// The client has read bytes that came through the tunnel.
+    fn tunnel_taken(&mut self, near: (ShardId, ConnId), len: usize, now: Instant) {
+        let Some(conn) = self.tunnels.get(&near).copied() else { return };
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        let Role::Client(client) = &mut entry.role else { return };
+        let Some(near) = &mut client.near else { return };
+        near.in_tunnel = near.in_tunnel.saturating_sub(len);
+        let is_low = near.in_tunnel <= limits::OUTPUT_LOW;
+        entry.stalled_since = None;
+        if is_low && std::mem::take(&mut entry.holds_producer) {
+            self.release_producer(conn, now);
+        }
+    }
+
+    /// The near end passed bytes on: the far end may send as many again.
+    pub(super) fn near_sent(&mut self, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        let unread = entry.output.len();
+        let Role::Client(client) = &mut entry.role else { return };
+        let Busy::Tunnel(shard) = client.busy else { return };
+        let Some(len) = client.tunnelled.checked_sub(unread).filter(|len| *len != 0) else {
+            return;
+        };
+        client.tunnelled = unread;
+        let letter = Letter::Taken { near: conn, len };
+        self.actions.push_back(Action::Mail { to: shard, letter });
+    }
+
+    /// The client at the near end is gone.
+    pub(super) fn tunnel_deserted(&mut self, shard: ShardId, conn: ConnId) {
+        let letter = Letter::Gone { near: conn };
+        self.actions.push_back(Action::Mail { to: shard, letter });
+    }
+}

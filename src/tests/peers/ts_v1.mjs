@@ -1,0 +1,58 @@
+// The TypeScript SDK v1, which speaks the legacy era over Streamable HTTP. It
+// proves that the most widespread client works, every feature that it has.
+//
+//   $NODE22 ts_v1.mjs URL [--server fixture|everything]
+
+import { answers, main, sdk, url } from "./checks.mjs";
+
+const { Client } = sdk("@modelcontextprotocol/sdk/client/index.js");
+const { StreamableHTTPClientTransport } = sdk(
+  "@modelcontextprotocol/sdk/client/streamableHttp.js",
+);
+const types = sdk("@modelcontextprotocol/sdk/types.js");
+
+async function connect(full) {
+  const capabilities = full ? { sampling: {}, elicitation: {}, roots: {} } : {};
+  const client = new Client({ name: "ts-v1", version: "1.0.0" }, { capabilities });
+  const logs = [];
+  const updates = [];
+  if (full) {
+    client.setRequestHandler(types.CreateMessageRequestSchema, answers.sampling);
+    client.setRequestHandler(types.ElicitRequestSchema, (it) => answers.elicitation(it.params));
+    client.setRequestHandler(types.ListRootsRequestSchema, answers.roots);
+  }
+  client.setNotificationHandler(types.LoggingMessageNotificationSchema, (it) => {
+    logs.push(it.params.data);
+  });
+  client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, (it) => {
+    updates.push(it.params.uri);
+  });
+  const transport = new StreamableHTTPClientTransport(url);
+  await client.connect(transport);
+  return {
+    logs,
+    updates,
+    version: () => transport.protocolVersion,
+    serverInfo: () => client.getServerVersion(),
+    sessionId: () => transport.sessionId,
+    listTools: async () => (await client.listTools()).tools,
+    callTool: (name, args, options) =>
+      client.callTool({ name, arguments: args }, types.CallToolResultSchema, options),
+    setLevel: (level) => client.setLoggingLevel(level),
+    listResources: async () => (await client.listResources()).resources,
+    readResource: (uri) => client.readResource({ uri }),
+    watch: async (uri) => {
+      await client.subscribeResource({ uri });
+      return () => client.unsubscribeResource({ uri });
+    },
+    listPrompts: async () => (await client.listPrompts()).prompts,
+    getPrompt: (name, args) => client.getPrompt({ name, arguments: args }),
+    complete: (params) => client.complete(params),
+    close: async () => {
+      await transport.terminateSession();
+      await client.close();
+    },
+  };
+}
+
+await main(connect);

@@ -1,0 +1,3 @@
+//! Which server a request is for.
+
+pub mod catalog;
