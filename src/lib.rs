@@ -32,3 +32,6 @@ pub mod driver;
 pub mod config;
 pub mod control;
 pub mod demo;
+
+#[cfg(test)]
+mod tests;

@@ -91,6 +91,10 @@ pub const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 /// Time a client waits for a plain JSON answer before the gateway opens an event stream, so that
 /// nothing between the two gives up on a silent connection.
 pub const QUIET_TIME: Duration = Duration::from_secs(10);
+/// The same where the stream can be resumed if the connection is lost (2025-11-25).
+pub const RESUMABLE_QUIET_TIME: Duration = Duration::from_millis(50);
+/// How soon a client that lost a stream may ask for the rest of it.
+pub const RECONNECT_PAUSE_MS: u64 = 1000;
 /// Time to connect to a server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time a server may take to answer, unless configured. Progress starts it again.

@@ -101,8 +101,6 @@ pub struct Exchange {
     pub retried: bool,
     /// The status of the response that is passed on as it is.
     pub relayed: Option<u16>,
-    /// Whether that response is an event stream, between whose events a comment may stand.
-    pub is_relaying_events: bool,
     /// Whether the caller asked for log messages (2026-07-28).
     pub wants_logs: bool,
     /// The server's last event id, to go on with a stream that it breaks off.

@@ -209,7 +209,8 @@ impl Shard {
     /// (2025-11-25, basic/transports).
     pub(super) fn events_prime(&mut self, conn: ConnId, id: &str) {
         let mut event = Vec::with_capacity(32);
-        wire::sse::write_event(&mut event, None, Some(id.as_bytes()), None, b"");
+        let retry = Some(limits::RECONNECT_PAUSE_MS);
+        wire::sse::write_event(&mut event, None, Some(id.as_bytes()), retry, b"");
         self.body_chunk(conn, &Bytes::from(event));
     }
 

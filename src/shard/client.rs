@@ -40,6 +40,16 @@ enum Target {
     Preflight,
 }
 
+impl Target {
+    /// The server of a POST.
+    fn server(self) -> Option<ServerId> {
+        match self {
+            Self::Post(server) => Some(server),
+            Self::Get(_) | Self::Delete(_) | Self::Preflight => None,
+        }
+    }
+}
+
 impl Shard {
     pub(super) fn client_accepted(&mut self, socket: Socket, peer: SocketAddr, now: Instant) {
         self.client_adopted(socket, peer, (Vec::new(), 0), now);
@@ -239,7 +249,7 @@ impl Shard {
             return Progress::Need(total);
         }
         let raw = || input.bytes().get(at..at + total).unwrap_or_default();
-        if self.hand_over(conn, head, (raw(), None), now) {
+        if self.hand_over(conn, (head, target.server()), (raw(), None), now) {
             // The connection may have moved, with all that follows.
             if self.client_mut(conn).is_none() {
                 return Progress::Stop;
@@ -298,10 +308,13 @@ impl Shard {
             return;
         };
         let body = Bytes::from(body);
-        if !self.hand_over(conn, &item, (&head, Some(&body)), now) {
-            match self.client_target(&item) {
-                Ok(target) => self.client_serve(conn, (&item, target), &Payload::Whole(body), now),
-                Err(refusal) => self.refuse(conn, refusal, b"null", now),
+        match self.client_target(&item) {
+            Err(refusal) => self.refuse(conn, refusal, b"null", now),
+            Ok(target) => {
+                let from = (&item, target.server());
+                if !self.hand_over(conn, from, (&head, Some(&body)), now) {
+                    self.client_serve(conn, (&item, target), &Payload::Whole(body), now);
+                }
             }
         }
         self.client_account(conn);

@@ -1,16 +1,17 @@
 //! Deadlines: whose time has come, and what that means.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wire::sse::COMMENT;
 
 use crate::exchange::{Kind, Reply, Via};
 use crate::frontend::http::Busy;
-use crate::ids::{ConnId, ExchangeId, ProcessId};
+use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey};
 use crate::limits;
-use crate::message::Era;
+use crate::message::{Era, Revision};
 use crate::refusal::Refusal;
 use crate::shard::{Role, Shard, Timer};
+use crate::upstream::catalog::ServerId;
 
 impl Shard {
     pub(super) fn woke(&mut self, now: Instant) {
@@ -91,11 +92,11 @@ impl Shard {
         }
         let (kind, reply, era) = (exchange.kind, exchange.reply, exchange.era);
         let (deadline, sent_at) = (exchange.deadline, exchange.sent_at);
-        let is_events = exchange.is_relaying_events;
         let is_process = matches!(exchange.via, Via::Process(..));
+        let quiet_time = self.quiet_time(exchange.server, exchange.session);
         let mut next = now + limits::COMMENT_INTERVAL;
         match reply {
-            Reply::Pending(_) if kind == Kind::Request && sent_at + limits::QUIET_TIME <= now => {
+            Reply::Pending(_) if kind == Kind::Request && sent_at + quiet_time <= now => {
                 // Nothing may give up on a silent connection: the head goes out now.
                 if era == Era::Legacy {
                     self.exchange_stream(key, now);
@@ -107,14 +108,26 @@ impl Shard {
                     self.comment(conn);
                 }
             }
-            Reply::Pending(_) => next = sent_at + limits::QUIET_TIME,
+            Reply::Pending(_) if kind == Kind::Request => next = sent_at + quiet_time,
             Reply::Events(_) => self.comment(conn),
-            // Between two events of a relayed stream: only where nothing was sent for a while.
-            Reply::Relaying(_) if is_events && sent_at + limits::COMMENT_INTERVAL <= now => {}
-            Reply::Relaying(_) | Reply::Stream(_) | Reply::Nobody => {}
+            // What the server sends is passed on as it is, its own comments included.
+            Reply::Pending(_) | Reply::Relaying(_) | Reply::Stream(_) | Reply::Nobody => {}
         }
-        let next = next.max(now + std::time::Duration::from_millis(1));
+        let next = next.max(now + Duration::from_millis(1));
         self.wish_conn(conn, deadline.map_or(next, |deadline| deadline.min(next)));
+    }
+
+    /// How long a client waits for a plain answer before it gets an event stream. An HTTP server
+    /// decides that itself in time; for a process the gateway does.
+    pub(super) fn quiet_time(&self, server: ServerId, session: Option<SessionKey>) -> Duration {
+        match session.and_then(|key| self.sessions.get(key)) {
+            Some(session)
+                if Revision::V2025_11_25 <= session.revision && self.command(server).is_some() =>
+            {
+                limits::RESUMABLE_QUIET_TIME
+            }
+            _ => limits::QUIET_TIME,
+        }
     }
 
     /// Keeps an event stream from looking dead.

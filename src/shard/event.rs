@@ -51,7 +51,8 @@ pub enum Event<'a> {
         /// Where.
         conn: ConnId,
     },
-    /// Bytes of the connection's output were sent after they could not be sent at once.
+    /// Bytes of the connection's output were sent after they could not be sent at once, or more
+    /// than `limits::OUTPUT_LOW` of them had been waiting.
     Sent {
         /// Where.
         conn: ConnId,

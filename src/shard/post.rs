@@ -296,7 +296,8 @@ impl Shard {
         }
         self.counters.in_flight += 1;
         self.counters.exchanges += u64::from(kind != Kind::Notice);
-        self.wish_conn(conn, now + limits::QUIET_TIME);
+        let quiet_time = self.quiet_time(incoming.server, incoming.session);
+        self.wish_conn(conn, now + quiet_time);
         Some(key)
     }
 
@@ -336,7 +337,6 @@ impl Shard {
             is_repeatable: is_repeatable(incoming),
             retried: false,
             relayed: None,
-            is_relaying_events: false,
             wants_logs: envelope.meta_log_level.is_some(),
             last_event_id: None,
             retry: limits::RESUME_PAUSE,
@@ -411,7 +411,6 @@ impl Shard {
             is_repeatable: true,
             retried: false,
             relayed: None,
-            is_relaying_events: false,
             wants_logs: false,
             last_event_id: None,
             retry: limits::RESUME_PAUSE,

@@ -223,7 +223,6 @@ impl Shard {
         let Reply::Pending(client) = exchange.reply else { return Sink::Discard };
         exchange.reply = Reply::Relaying(client);
         exchange.relayed = Some(status);
-        exchange.is_relaying_events = Self::is_event_stream(content_type);
         let body = match body {
             http1::Body::None => Body::Length(0),
             http1::Body::Length(len) => Body::Length(len),

@@ -1,4 +1,4 @@
-//! Clients whose session belongs to another shard.
+//! Clients whose session, or whose server's only process, belongs to another shard.
 //!
 //! The connection moves to the owner of its session, with what was received. One that has moved
 //! [`MOVES_MAX`] times mixes sessions of several owners; it stays, and each of its requests goes
@@ -18,6 +18,7 @@ use crate::message::{Era, Revision};
 use crate::session::id::SessionId;
 use crate::shard::event::{Action, Letter};
 use crate::shard::{Role, Shard};
+use crate::upstream::catalog::{Isolation, ServerId};
 
 /// How often a connection moves before it is taken for one that mixes sessions.
 const MOVES_MAX: u8 = 2;
@@ -27,11 +28,11 @@ impl Shard {
     pub(super) fn hand_over(
         &mut self,
         conn: ConnId,
-        head: &RequestHead<'_, '_>,
+        (head, server): (&RequestHead<'_, '_>, Option<ServerId>),
         (raw, chunked): (&[u8], Option<&Bytes>),
         now: Instant,
     ) -> bool {
-        let Some(owner) = self.owner_of(head) else { return false };
+        let Some(owner) = self.owner_of(head, server) else { return false };
         let Some(client) = self.client_mut(conn) else { return false };
         if client.near.is_some() {
             // It is at the end of a tunnel already: the session is not where its id says.
@@ -63,14 +64,23 @@ impl Shard {
         true
     }
 
-    /// The other shard that has the session of a request.
-    fn owner_of(&self, head: &RequestHead<'_, '_>) -> Option<ShardId> {
+    /// The other shard that must serve a request: the one that has its session or, if one child
+    /// process serves everybody, the one that has the process.
+    fn owner_of(&self, head: &RequestHead<'_, '_>, server: Option<ServerId>) -> Option<ShardId> {
         let version = head.headers.get("mcp-protocol-version").and_then(Revision::parse);
-        if version.is_some_and(|revision| revision.era() == Era::Modern) {
-            return None;
-        }
-        let id = head.headers.get("mcp-session-id").and_then(SessionId::parse)?;
-        let owner = id.owner(self.identity.shards);
+        let is_modern = version.is_some_and(|revision| revision.era() == Era::Modern);
+        let session = head.headers.get("mcp-session-id").filter(|_| !is_modern);
+        let owner = match session {
+            Some(id) => SessionId::parse(id)?.owner(self.identity.shards),
+            None => {
+                let server = server?;
+                let isolation = self.command(server)?.isolation;
+                if !is_modern && isolation == Isolation::Session {
+                    return None;
+                }
+                ShardId(server.0 % self.identity.shards.max(1))
+            }
+        };
         (owner != self.identity.id).then_some(owner)
     }
 
