@@ -40,14 +40,14 @@ pub fn check(headers: &Headers<'_, '_>, bytes: &[u8], envelope: &Envelope) -> Re
 }
 
 /// The value of a header that may stand once.
-fn single<'a>(headers: &Headers<'_, 'a>, name: &str) -> Result<Option<&'a [u8]>, Refusal> {
+pub(super) fn single<'a>(headers: &Headers<'_, 'a>, name: &str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = headers.get_all(name);
     let first = values.next();
     if values.next().is_some() { Err(Refusal::HeaderMismatch) } else { Ok(first) }
 }
 
 /// A header value as it stands in the body: `=?base64?…?=` is decoded, anything else is literal.
-fn decode(value: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
+pub(super) fn decode(value: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     let inner = value.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?="));
     let Some(inner) = inner else { return Ok(Cow::Borrowed(value)) };
     decode_base64(inner).map(Cow::Owned).ok_or(Refusal::HeaderMismatch)

@@ -3,3 +3,4 @@
 pub mod media;
 pub mod mirror;
 pub mod origin;
+pub mod params;

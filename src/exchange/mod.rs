@@ -32,6 +32,8 @@ pub enum Kind {
     Setup,
     /// The gateway's own `server/discover`, to learn whether a process is modern.
     Probe,
+    /// The gateway's own `tools/list`, to learn which arguments are mirrored in headers.
+    Learn,
 }
 
 /// Where it went.

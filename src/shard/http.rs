@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use rustls::pki_types::ServerName;
 
+use crate::admission::params::Params;
 use crate::backend::http::{Request, ServerConn};
 use crate::exchange::{Kind, Via};
 use crate::ids::{ConnId, ExchangeId, ProcessId, Ticket};
@@ -43,6 +44,8 @@ pub(super) struct Pool {
     pub(super) initialize: Option<Bytes>,
     /// Until when the server is known to understand only `initialize`.
     pub(super) legacy_until: Option<Instant>,
+    /// Which arguments of the tools are mirrored in headers, for a process.
+    pub(super) params: Params,
     /// When a process may be started again after one that died.
     pub(super) restart_at: Option<Instant>,
     /// Processes that died one after the other without an answer.
@@ -70,6 +73,7 @@ impl Pool {
             stateless: None,
             initialize: None,
             legacy_until: None,
+            params: Params::default(),
             restart_at: None,
             failures: 0,
         }

@@ -161,6 +161,16 @@ impl Shard {
             self.refuse(conn, Refusal::Metadata, incoming.id(), now);
             return;
         }
+        if incoming.is_method("tools/call") && self.command(incoming.server).is_some() {
+            let name = envelope.name.map(|name| name.decode(bytes)).unwrap_or_default();
+            let params = envelope.params.map(|params| params.get(bytes)).unwrap_or_default();
+            let pool = self.pools.get(usize::from(incoming.server.0));
+            let checked = pool.map(|pool| pool.params.check(headers, &name, params));
+            if let Some(Err(refusal)) = checked {
+                self.refuse(conn, refusal, incoming.id(), now);
+                return;
+            }
+        }
         let kind = if is_request(&incoming) { Kind::Request } else { Kind::Notice };
         if let Some(exchange) = self.begin(conn, kind, &incoming, now) {
             self.forward(exchange, &incoming, now);

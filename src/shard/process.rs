@@ -433,8 +433,20 @@ impl Shard {
         let user = self.processes.get(&id).map(|process| process.user);
         match (kind, user) {
             (Some(Kind::Setup), _) | (_, None) => {}
+            (Some(Kind::Learn), _) => {
+                let result = envelope.result.map(|result| result.get(bytes));
+                let server = self.processes.get(&id).map(|process| process.server);
+                let pool = server.and_then(|server| self.pools.get_mut(usize::from(server.0)));
+                let cursor = pool.zip(result).and_then(|(pool, result)| pool.params.learn(result));
+                if let Some(cursor) = cursor {
+                    self.learn(id, Some(&cursor), now);
+                }
+            }
             (_, Some(User::Stateless)) if is_error => self.probe_failed(id, now),
-            (_, Some(User::Stateless)) => self.process_ready(id, now),
+            (_, Some(User::Stateless)) => {
+                self.process_ready(id, now);
+                self.learn(id, None, now);
+            }
             (_, Some(User::Session(_) | User::Sessions)) if is_error => {
                 self.report_process(id, "refused initialize", now);
                 self.process_ended(id, Refusal::Died, now);
@@ -465,6 +477,17 @@ impl Shard {
         }
     }
 
+    /// Asks a modern process for its tools, from this page on.
+    pub(super) fn learn(&mut self, id: ProcessId, cursor: Option<&str>, now: Instant) {
+        let mut message = LEARN.to_vec();
+        if let Some(cursor) = cursor {
+            message.extend_from_slice(b",\"cursor\":");
+            wire::json::write_string(&mut message, cursor);
+        }
+        message.extend_from_slice(b"}}");
+        self.process_own(id, Kind::Learn, &message, now);
+    }
+
     /// The server knows only `initialize`: remember that, and tell those who wait.
     fn probe_failed(&mut self, id: ProcessId, now: Instant) {
         let server = self.processes.get(&id).map(|process| process.server);
@@ -492,6 +515,12 @@ impl Shard {
 
 /// What a shared process is told after `initialize`.
 const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}";
+
+/// Asks a modern process for its tools; to be completed with a cursor and two braces.
+const LEARN: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"tools/list\",\"params\":\
+{\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
+\"io.modelcontextprotocol/clientInfo\":{\"name\":\"mcp-gateway\",\"version\":\"0.1.0\"},\
+\"io.modelcontextprotocol/clientCapabilities\":{}}";
 
 /// Asks a process whether it is modern (2026-07-28, basic/transports/stdio).
 const PROBE: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"server/discover\",\"params\":\

@@ -45,7 +45,7 @@ impl Shard {
     }
 
     pub(super) fn report_exchange(&mut self, exchange: &Exchange, outcome: Outcome, now: Instant) {
-        if matches!(exchange.kind, Kind::Delete | Kind::Setup) {
+        if matches!(exchange.kind, Kind::Delete | Kind::Setup | Kind::Learn) {
             return;
         }
         self.record("exchange", now, |shard, line| {

@@ -185,7 +185,7 @@ impl Shard {
         };
         let Some(exchange) = self.exchanges.get(key) else { return };
         match exchange.kind {
-            Kind::Handshake | Kind::Setup | Kind::Probe => {
+            Kind::Handshake | Kind::Setup | Kind::Probe | Kind::Learn => {
                 self.handshake_answered(id, key, (bytes, envelope), now);
                 return;
             }
@@ -385,6 +385,9 @@ impl Shard {
         if envelope.notified_token.is_some() {
             self.progress_restored(id, bytes, envelope, now);
             return;
+        }
+        if envelope.method.is_some_and(|m| m.eq(bytes, "notifications/tools/list_changed")) {
+            self.learn(id, None, now);
         }
         let Some(process) = self.processes.get(&id) else { return };
         if let Some(span) = envelope.subscription_id {

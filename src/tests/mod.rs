@@ -1,0 +1,3 @@
+//! Tests of the whole: the rules of the repository.
+
+mod tidy;

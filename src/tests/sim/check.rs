@@ -1,0 +1,340 @@
+//! The judge: what was asked, what became of it, and every rule that was broken.
+//!
+//! Each call has a tag that names its client, session and number. The tag travels in the request
+//! and comes back in everything that belongs to it, so that a stray byte can be told by its look.
+
+use std::time::Duration;
+
+use wire::rpc::{self, Envelope, Kind};
+
+/// What a call asks its server to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Do {
+    Init,
+    List,
+    Echo,
+    Progress,
+    Ask,
+    Hang,
+    Big,
+    /// Much progress and a large answer in one go.
+    Flood,
+    Die,
+    Garbage,
+    Log,
+    Error,
+    /// The server breaks its stream off and goes on when asked.
+    Cut,
+    /// The server forgets its sessions after it.
+    Forget,
+    /// A subscription, which has no answer.
+    Listen,
+}
+
+impl Do {
+    pub(super) const NAMES: [(Self, &'static str); 15] = [
+        (Self::Init, "init"),
+        (Self::List, "list"),
+        (Self::Echo, "echo"),
+        (Self::Progress, "progress"),
+        (Self::Ask, "ask"),
+        (Self::Hang, "hang"),
+        (Self::Big, "big"),
+        (Self::Flood, "flood"),
+        (Self::Die, "die"),
+        (Self::Garbage, "garbage"),
+        (Self::Log, "log"),
+        (Self::Error, "error"),
+        (Self::Cut, "cut"),
+        (Self::Forget, "forget"),
+        (Self::Listen, "listen"),
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(it, _)| *it == self).map_or("", |(_, name)| name)
+    }
+
+    pub(super) fn parse(name: &[u8]) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, it)| it.as_bytes() == name).map(|(it, _)| *it)
+    }
+}
+
+/// What can go wrong in this world. What cannot go wrong is no excuse.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Faults {
+    /// Connections of clients break or are half closed.
+    pub(super) net: bool,
+    /// Clients read slowly.
+    pub(super) slow: bool,
+    /// A few never read again.
+    pub(super) dead_readers: bool,
+    /// Servers die, or cannot be reached.
+    pub(super) die: bool,
+    pub(super) hang: bool,
+    /// HTTP servers lose their sessions.
+    pub(super) forget: bool,
+    /// HTTP servers close idle connections whenever they like.
+    pub(super) race: bool,
+    pub(super) garbage: bool,
+    /// The gateway is stopped in the middle.
+    pub(super) drain: bool,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Open,
+    Answered,
+    /// An error of the gateway, by its label, or of the server without the call's tag.
+    Refused(String),
+    /// The connection is gone, and with it the answer.
+    Lost,
+}
+
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) client: usize,
+    pub(super) session: usize,
+    pub(super) what: Do,
+    /// Raw JSON.
+    pub(super) id: String,
+    pub(super) token: Option<String>,
+    pub(super) fate: Fate,
+    /// When it was the first in its connection's line.
+    pub(super) began: Option<Duration>,
+    /// The client has cancelled it or left.
+    pub(super) cancelled: bool,
+    /// Its session was deleted by the client, or is old.
+    pub(super) may_be_unknown: bool,
+    /// How often a server got it.
+    pub(super) deliveries: u32,
+    /// The server was told to stop.
+    pub(super) withdrawn: bool,
+    pub(super) answers: u32,
+}
+
+/// A message's claim: whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tag {
+    pub(super) client: usize,
+    pub(super) session: usize,
+    pub(super) call: usize,
+}
+
+impl Tag {
+    pub(super) fn text(self) -> String {
+        format!("#c{}s{}r{}#", self.client, self.session, self.call)
+    }
+
+    /// All tags in some bytes.
+    pub(super) fn all(bytes: &[u8]) -> Vec<Self> {
+        memchr::memmem::find_iter(bytes, b"#c").filter_map(|at| Self::parse(&bytes[at + 2..])).collect()
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let end = memchr::memchr(b'#', bytes.get(..bytes.len().min(40))?)?;
+        let text = std::str::from_utf8(&bytes[..end]).ok()?;
+        let (client, rest) = text.split_once('s')?;
+        let (session, call) = rest.split_once('r')?;
+        let number = |text: &str| text.parse().ok();
+        Some(Self { client: number(client)?, session: number(session)?, call: number(call)? })
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    pub(super) calls: Vec<Call>,
+    pub(super) violations: Vec<String>,
+    pub(super) faults: Faults,
+    pub(super) now: Duration,
+    /// How many ended how, for the reader.
+    pub(super) answered: u64,
+    pub(super) refused: u64,
+    pub(super) lost: u64,
+}
+
+/// How messages are read on both sides.
+pub(super) const LIMITS: rpc::Limits = rpc::Limits { depth_max: 64, len_max: 64 << 20 };
+
+impl Check {
+    pub(super) fn violation(&mut self, text: String) {
+        if self.violations.len() < 20 {
+            self.violations.push(format!("{:.3}: {text}", self.now.as_secs_f64()));
+        }
+    }
+
+    pub(super) fn begin(&mut self, call: Call) -> usize {
+        self.calls.push(call);
+        self.calls.len() - 1
+    }
+
+    pub(super) fn tag(&self, call: usize) -> Tag {
+        Tag { client: self.calls[call].client, session: self.calls[call].session, call }
+    }
+
+    pub(super) fn is_open(&self, call: usize) -> bool {
+        self.calls[call].fate == Fate::Open
+    }
+
+    /// A server got this call.
+    pub(super) fn delivered(&mut self, tag: Tag, repeatable: bool) {
+        let Some(call) = self.calls.get_mut(tag.call) else {
+            return self.violation(format!("a server got a call that nobody made: {tag:?}"));
+        };
+        call.deliveries += 1;
+        if 1 < call.deliveries && !repeatable {
+            self.violation(format!("call {} was delivered twice", tag.call));
+        }
+    }
+
+    /// Bytes that reached a client: they must be its own, and of this session.
+    pub(super) fn seen(&mut self, client: usize, session: Option<usize>, bytes: &[u8]) {
+        for tag in Tag::all(bytes) {
+            let is_foreign = tag.client != client || session.is_some_and(|it| it != tag.session);
+            if is_foreign {
+                self.violation(format!("client {client} session {session:?} saw {tag:?}"));
+            }
+        }
+    }
+
+    /// A message on a stream that is no answer: progress must be of its own call.
+    pub(super) fn notified(&mut self, bytes: &[u8], envelope: &Envelope) {
+        let Some(token) = envelope.notified_token else { return };
+        let token = String::from_utf8_lossy(token.get(bytes)).into_owned();
+        for tag in Tag::all(bytes) {
+            let known = self.calls[tag.call].token.clone();
+            if known.as_deref() != Some(&*token) {
+                self.violation(format!("progress of {tag:?} has token {token}, not {known:?}"));
+            }
+        }
+    }
+
+    /// An answer to one of these calls.
+    pub(super) fn answer(&mut self, calls: &[usize], bytes: &[u8], envelope: &Envelope) {
+        let id = envelope.id.map(|id| String::from_utf8_lossy(id.get(bytes)).into_owned());
+        let label = label(bytes);
+        let same = |call: &&usize| Some(&self.calls[**call].id) == id.as_ref();
+        let Some(call) = calls.iter().find(same).copied() else {
+            let is_unnamed = label.is_some() && id.as_deref().is_none_or(|id| id == "null");
+            match (is_unnamed, label) {
+                // What the gateway refuses before it has read the body.
+                (true, Some(label)) => {
+                    for call in calls {
+                        self.end(*call, Fate::Refused(label.clone()));
+                    }
+                }
+                _ => self.violation(format!(
+                    "an answer with id {id:?} to calls {calls:?}: {}",
+                    String::from_utf8_lossy(&bytes[..bytes.len().min(300)])
+                )),
+            }
+            return;
+        };
+        self.calls[call].answers += 1;
+        if 1 < self.calls[call].answers {
+            self.violation(format!("call {call} was answered twice"));
+        }
+        let tags = Tag::all(bytes);
+        let own = self.tag(call);
+        if tags.iter().any(|tag| *tag != own) {
+            self.violation(format!("call {call} was answered with {tags:?}"));
+        }
+        let is_server = label.is_none() && !tags.is_empty();
+        let is_error = envelope.kind == Kind::ErrorResponse;
+        if is_server && is_error != (self.calls[call].what == Do::Error) && !self.was_refused(bytes)
+        {
+            self.violation(format!("call {call}: result became error or error result"));
+        }
+        match label {
+            Some(label) => self.end(call, Fate::Refused(label)),
+            None if tags.is_empty() && self.calls[call].what != Do::Init => {
+                self.violation(format!("call {call} has an answer without its tag"));
+            }
+            None => self.end(call, Fate::Answered),
+        }
+    }
+
+    /// Whether the server says that it could not ask its question.
+    fn was_refused(&self, bytes: &[u8]) -> bool {
+        memchr::memmem::find(bytes, b"could not ask").is_some()
+    }
+
+    /// What became of a call.
+    pub(super) fn end(&mut self, call: usize, fate: Fate) {
+        let now = self.now;
+        if self.calls[call].fate != Fate::Open {
+            return;
+        }
+        let entry = &mut self.calls[call];
+        entry.fate = fate.clone();
+        let entry = &self.calls[call];
+        let began = entry.began.unwrap_or(now);
+        let patience = if self.faults.slow { 320 } else { 170 };
+        if entry.what != Do::Listen && began + Duration::from_secs(patience) < now {
+            let took = (now - began).as_secs();
+            self.violation(format!("call {call} took {took} s: {fate:?}"));
+        }
+        match fate {
+            Fate::Refused(label) => {
+                self.refused += 1;
+                if let Err(why) = self.is_excused(call, &label) {
+                    let what = self.calls[call].what;
+                    self.violation(format!("call {call} ({what:?}) was refused: {label} ({why})"));
+                }
+            }
+            Fate::Lost => {
+                self.lost += 1;
+                let faults = self.faults;
+                let may_break = faults.net || faults.dead_readers || faults.die || faults.drain;
+                let entry = &self.calls[call];
+                if !may_break && !entry.cancelled {
+                    let what = entry.what;
+                    self.violation(format!("call {call} ({what:?}) lost its connection"));
+                }
+            }
+            Fate::Answered => self.answered += 1,
+            Fate::Open => {}
+        }
+    }
+
+    /// Whether something in this world explains that refusal.
+    fn is_excused(&self, call: usize, label: &str) -> Result<(), &'static str> {
+        let (faults, call) = (self.faults, &self.calls[call]);
+        let fine = match label {
+            "server_timeout" => {
+                faults.hang || call.what == Do::Hang || call.what == Do::Ask || faults.slow
+            }
+            "server_died" => faults.die || faults.race || call.may_be_unknown,
+            "server_unreachable" => faults.die,
+            "unknown_session" | "unknown_event" | "no_session" => {
+                faults.forget || faults.die || faults.drain || call.may_be_unknown
+            }
+            "draining" => faults.drain,
+            "server_invalid" => faults.garbage || faults.forget || faults.die,
+            "legacy_server" => true,
+            _ => false,
+        };
+        if fine { Ok(()) } else { Err("nothing explains that") }
+    }
+
+    /// When all is over.
+    pub(super) fn finish(&mut self) {
+        for call in 0..self.calls.len() {
+            let entry = &self.calls[call];
+            let (what, cancelled) = (entry.what, entry.cancelled);
+            if entry.fate == Fate::Open && !cancelled {
+                self.violation(format!("call {call} ({what:?}) was never answered"));
+            } else if entry.fate == Fate::Answered && entry.withdrawn && !cancelled {
+                self.violation(format!("call {call} was cancelled by somebody else"));
+            }
+        }
+    }
+}
+
+/// The gateway's own label of an error.
+fn label(bytes: &[u8]) -> Option<String> {
+    let key = b"\"data\":{\"gateway\":\"";
+    let at = memchr::memmem::find(bytes, key)? + key.len();
+    let end = at + memchr::memchr(b'"', &bytes[at..])?;
+    Some(String::from_utf8_lossy(&bytes[at..end]).into_owned())
+}
