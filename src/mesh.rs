@@ -10,8 +10,8 @@ use std::time::Instant;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 
-use crate::limits;
 use crate::ids::{ProcessId, ShardId, Ticket};
+use crate::limits;
 use crate::shard::event::Letter;
 use crate::telemetry::counters::Counters;
 

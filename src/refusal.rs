@@ -187,7 +187,9 @@ impl Refusal {
             Self::Batch => "Batches exist only in revision 2025-03-26, without initialize in them.",
             Self::NoSession => "Send initialize first, then its Mcp-Session-Id with every request.",
             Self::UnknownSession => "This session has ended or never was; send initialize again.",
-            Self::InitializeInSession => "This session is initialized; start another without its id.",
+            Self::InitializeInSession => {
+                "This session is initialized; start another without its id."
+            }
             Self::Version | Self::ModernVersion => "This protocol version is not supported.",
             Self::HeaderMismatch => {
                 "MCP-Protocol-Version, Mcp-Method and Mcp-Name must be sent and equal the body."

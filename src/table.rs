@@ -56,13 +56,7 @@ struct Entry<T> {
 impl<K: Key, T> Table<K, T> {
     /// An empty table that will hold at most `len_max` entries.
     pub fn new(len_max: usize) -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            len: 0,
-            len_max,
-            key: std::marker::PhantomData,
-        }
+        Self { slots: Vec::new(), free: Vec::new(), len: 0, len_max, key: std::marker::PhantomData }
     }
 
     /// Adds an entry, or gives it back if the table is full.

@@ -40,7 +40,10 @@ pub fn check(headers: &Headers<'_, '_>, bytes: &[u8], envelope: &Envelope) -> Re
 }
 
 /// The value of a header that may stand once.
-pub(super) fn single<'a>(headers: &Headers<'_, 'a>, name: &str) -> Result<Option<&'a [u8]>, Refusal> {
+pub(super) fn single<'a>(
+    headers: &Headers<'_, 'a>,
+    name: &str,
+) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = headers.get_all(name);
     let first = values.next();
     if values.next().is_some() { Err(Refusal::HeaderMismatch) } else { Ok(first) }

@@ -106,9 +106,10 @@ fn is_same_number(number: &serde_json::Number, text: &str) -> bool {
     let Ok(other) = serde_json::from_str::<serde_json::Number>(text) else { return false };
     match (number.as_i64(), other.as_i64()) {
         (Some(one), Some(two)) => one == two,
-        _ => number.as_f64().zip(other.as_f64()).is_some_and(|(one, two)| {
-            one.total_cmp(&two).is_eq()
-        }),
+        _ => number
+            .as_f64()
+            .zip(other.as_f64())
+            .is_some_and(|(one, two)| one.total_cmp(&two).is_eq()),
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::ids::ConnId;
 use crate::ids::ExchangeId;
 use crate::ids::SessionKey;
-use crate::ids::ConnId;
 use crate::timers::Wish;
 use crate::upstream::catalog::ServerId;
 

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run(args) => run(args.load()),
-        Command::Demo(args) => run(args.load_demo()),
+        Command::Demo(args) => demo(args.load_demo()),
         Command::Check(args) => check(args.load()),
         Command::DemoServer => demo_server(),
         Command::Guard => control::guard::run(),
@@ -41,6 +41,22 @@ fn run(loaded: Result<Config, Refused>) -> ExitCode {
         }
         Err(refused) => refuse(&refused),
     }
+}
+
+/// A gateway with the built-in server behind it, and a request to try on it.
+fn demo(loaded: Result<Config, Refused>) -> ExitCode {
+    if let Some(addr) = loaded.as_ref().ok().and_then(|config| config.listen.first()) {
+        let headers = "-H 'Content-Type: application/json' \
+             -H 'Accept: application/json, text/event-stream' \
+             -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/call' -H 'Mcp-Name: add'";
+        let body = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":\
+             {\"name\":\"add\",\"arguments\":{\"a\":19,\"b\":23},\"_meta\":\
+             {\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
+             \"io.modelcontextprotocol/clientCapabilities\":{}}}}";
+        say(format_args!("Connect an MCP client (Streamable HTTP) to http://{addr}/mcp, or try:"));
+        say(format_args!("\n  curl -s http://{addr}/mcp {headers} -d '{body}'\n"));
+    }
+    run(loaded)
 }
 
 fn check(loaded: Result<Config, Refused>) -> ExitCode {

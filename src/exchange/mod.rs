@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::message::Era;
 use crate::ids::SessionKey;
 use crate::ids::{ConnId, ProcessId};
+use crate::message::Era;
 use crate::timers::Wish;
 use crate::upstream::catalog::ServerId;
 

@@ -9,11 +9,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::ids::ExchangeId;
+use crate::ids::ProcessId;
 use crate::limits;
 use crate::message::Revision;
 use crate::session::id::SessionId;
 use crate::session::replay::Replay;
-use crate::ids::ProcessId;
 use crate::timers::Wish;
 use crate::upstream::catalog::ServerId;
 

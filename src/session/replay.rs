@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::limits;
 use crate::ids::ConnId;
+use crate::limits;
 
 /// The number of the GET stream.
 pub const GET_STREAM: u32 = 0;
@@ -87,7 +87,7 @@ impl Replay {
     }
 
     /// Bytes kept.
-    pub fn len(&self) -> usize {
+    pub fn kept_len(&self) -> usize {
         self.len
     }
 
@@ -95,7 +95,10 @@ impl Replay {
     pub fn push(&mut self, number: u32, data: &[&[u8]]) -> Option<(Bytes, Option<ConnId>)> {
         let stream = self.get(number)?;
         let mut text = Vec::with_capacity(data.iter().map(|part| part.len()).sum::<usize>() + 48);
-        wire::sse::write_event_head(&mut text, Some(format!("{number}-{}", stream.next).as_bytes()));
+        wire::sse::write_event_head(
+            &mut text,
+            Some(format!("{number}-{}", stream.next).as_bytes()),
+        );
         for part in data {
             // JSON has no line break inside a string; outside one, a space means the same.
             text.extend(part.iter().map(|byte| match byte {
@@ -141,9 +144,10 @@ impl Replay {
         while limits::REPLAY_EVENTS_MAX < self.events
             || (limits::REPLAY_LEN_MAX < self.len && 1 < self.events)
         {
-            let others = self.streams.iter().position(|stream| {
-                stream.number != pushed && !stream.kept.is_empty()
-            });
+            let others = self
+                .streams
+                .iter()
+                .position(|stream| stream.number != pushed && !stream.kept.is_empty());
             let stream = match others {
                 Some(index) => self.streams.get_mut(index),
                 None => self.get(pushed),
@@ -209,7 +213,11 @@ mod tests {
         let events = replay.attach(number, From::After(0), conn(2)).unwrap();
         assert_eq!(texts(&events), ["id: 1-1\ndata: b\n\n", "id: 1-2\ndata: c\n\n"]);
         assert_eq!(replay.attach(number, From::After(2), conn(2)).unwrap(), Vec::<Bytes>::new());
-        assert_eq!(replay.attach(number, From::After(3), conn(2)), None, "that event was never sent");
+        assert_eq!(
+            replay.attach(number, From::After(3), conn(2)),
+            None,
+            "that event was never sent"
+        );
         assert_eq!(replay.attach(9, From::After(0), conn(2)), None, "there is no such stream");
     }
 
@@ -230,7 +238,10 @@ mod tests {
             replay.push(number, &[b"x"]).unwrap();
         }
         assert_eq!(replay.events, limits::REPLAY_EVENTS_MAX);
-        assert_eq!(replay.attach(number, From::Undelivered, conn(1)).map(|events| events.len()), Some(512));
+        assert_eq!(
+            replay.attach(number, From::Undelivered, conn(1)).map(|events| events.len()),
+            Some(512)
+        );
         let big = vec![b'x'; limits::REPLAY_LEN_MAX + 1];
         replay.push(number, &[&big]).unwrap();
         assert_eq!(replay.events, 1, "one event of any size is kept");

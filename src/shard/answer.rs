@@ -13,6 +13,7 @@ use crate::limits;
 use crate::message::{Era, Revision};
 use crate::refusal::Refusal;
 use crate::session::Link;
+use crate::session::id::SessionId;
 use crate::shard::{Role, Shard, Timer};
 
 /// How an exchange ended, for counters and the log.
@@ -30,7 +31,13 @@ pub(super) enum Outcome {
 
 impl Shard {
     /// The answer to an exchange as JSON-RPC, in parts that belong together.
-    pub(super) fn answer(&mut self, key: ExchangeId, parts: &[&[u8]], error: Option<i64>, now: Instant) {
+    pub(super) fn answer(
+        &mut self,
+        key: ExchangeId,
+        parts: &[&[u8]],
+        error: Option<i64>,
+        now: Instant,
+    ) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let status = http_status(exchange.era, error);
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
@@ -39,7 +46,7 @@ impl Shard {
                 let opened = session.filter(|_| kind == Kind::Initialize && error.is_none());
                 let id = opened.and_then(|key| self.sessions.get(key)).map(|session| session.id);
                 let len: usize = parts.iter().map(|part| part.len()).sum();
-                let session = id.as_ref().map(|id| id.as_bytes());
+                let session = id.as_ref().map(SessionId::as_bytes);
                 let body = Body::Length(len as u64);
                 self.response_head(conn, (status, Some(JSON)), body, session);
                 self.write(conn, |output| {
@@ -104,7 +111,7 @@ impl Shard {
         let id = self.sessions.get(session).filter(|_| is_initialize).map(|session| session.id);
         if is_initialize {
             // The session id must be in the head; a stream that cannot be resumed needs no more.
-            self.events_head(conn, id.as_ref().map(|id| id.as_bytes()));
+            self.events_head(conn, id.as_ref().map(SessionId::as_bytes));
             if let Some(exchange) = self.exchanges.get_mut(key) {
                 exchange.reply = Reply::Events(conn);
             }
@@ -126,9 +133,9 @@ impl Shard {
         now: Instant,
     ) -> Option<u32> {
         let session = self.sessions.get_mut(key)?;
-        let before = session.replay.len() as u64;
+        let before = session.replay.kept_len() as u64;
         let number = session.replay.open(Some(conn), exchanges);
-        let after = session.replay.len() as u64;
+        let after = session.replay.kept_len() as u64;
         let priming = session.replay.get(number).map(|stream| stream.priming_id());
         let has_priming = Revision::V2025_11_25 <= session.revision;
         self.counters.replay = self.counters.replay + after - before;
@@ -151,9 +158,9 @@ impl Shard {
         now: Instant,
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let before = session.replay.len() as u64;
+        let before = session.replay.kept_len() as u64;
         let pushed = session.replay.push(number, data);
-        let after = session.replay.len() as u64;
+        let after = session.replay.kept_len() as u64;
         self.counters.replay = self.counters.replay + after - before;
         match pushed {
             Some((event, Some(conn))) => {
@@ -265,7 +272,8 @@ impl Shard {
     pub(super) fn exchange_fail(&mut self, key: ExchangeId, refusal: Refusal, now: Instant) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
-        let id = if exchange.id.is_empty() { Bytes::from_static(b"null") } else { exchange.id.clone() };
+        let id =
+            if exchange.id.is_empty() { Bytes::from_static(b"null") } else { exchange.id.clone() };
         let mut text = Vec::new();
         refusal.write_error(&mut text, &id, None);
         match reply {
@@ -385,9 +393,7 @@ impl Shard {
             Via::Nothing => {}
             Via::Process(process, number) => self.stdio_forget(process, number, now),
             Via::Http(conn) => {
-                let is_its = |entry: &Role| {
-                    matches!(entry, Role::Server(server) if server.exchange == Some(key))
-                };
+                let is_its = |entry: &Role| matches!(entry, Role::Server(server) if server.exchange == Some(key));
                 if self.conns.get(conn).is_some_and(|entry| is_its(&entry.role)) {
                     self.server_close(conn, now);
                 }
@@ -411,7 +417,9 @@ fn event_text(parts: &[&[u8]]) -> Bytes {
     wire::sse::write_event_head(&mut event, None);
     for part in parts {
         // A line break in JSON stands between values, where a space means the same.
-        event.extend(part.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+        event.extend(
+            part.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }),
+        );
     }
     event.extend_from_slice(wire::sse::EVENT_END);
     Bytes::from(event)

@@ -364,8 +364,7 @@ impl Shard {
                 self.flush_tunnel(conn);
                 continue;
             }
-            let is_waiting =
-                matches!(&entry.role, Role::Server(server) if !server.is_connected);
+            let is_waiting = matches!(&entry.role, Role::Server(server) if !server.is_connected);
             if !is_waiting {
                 self.actions.push_back(Action::Send { conn });
             }

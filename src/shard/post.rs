@@ -329,9 +329,8 @@ impl Shard {
                 Bytes::copy_from_slice(span.get(bytes))
             }
         };
-        let is_endless =
-            incoming.era == Era::Modern && incoming.is_method("subscriptions/listen")
-                || incoming.is_method("tasks/result");
+        let is_endless = incoming.era == Era::Modern && incoming.is_method("subscriptions/listen")
+            || incoming.is_method("tasks/result");
         let timeout = server.and_then(|server| server.request_timeout).filter(|_| !is_endless);
         Exchange {
             kind,

@@ -402,9 +402,8 @@ impl Shard {
     /// Answers every `initialize` that waits with what the shared process said.
     fn welcome_all(&mut self, id: ProcessId, welcome: &Bytes, now: Instant) {
         let Some(process) = self.processes.get(&id) else { return };
-        let is_waiting = |key: &ExchangeId| {
-            self.exchanges.get(*key).is_some_and(|e| e.kind == Kind::Initialize)
-        };
+        let is_waiting =
+            |key: &ExchangeId| self.exchanges.get(*key).is_some_and(|e| e.kind == Kind::Initialize);
         let mut numbers: Vec<(u64, ExchangeId)> =
             process.pending.iter().map(|(n, k)| (*n, *k)).filter(|(_, k)| is_waiting(k)).collect();
         numbers.sort_unstable();

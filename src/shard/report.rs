@@ -65,7 +65,9 @@ impl Shard {
                 Outcome::Answered(status) => line
                     .text("outcome", if status < 400 { "ok" } else { "http_error" })
                     .number("status", u64::from(status)),
-                Outcome::Error(code) => line.text("outcome", "error").text("code", code.to_string()),
+                Outcome::Error(code) => {
+                    line.text("outcome", "error").text("code", code.to_string())
+                }
                 Outcome::Refused(refusal) => line.text("outcome", refusal.label()),
                 Outcome::Cancelled => line.text("outcome", "cancelled"),
             };

@@ -187,9 +187,7 @@ impl Shard {
             _ if may_be_lost || is_rest && kind != Kind::Listen => Some(gather()),
             _ if kind == Kind::Initialize => Some(gather()),
             Reply::Stream(_) => Some(gather()),
-            Reply::Pending(_) => {
-                Some(self.relay(key, (head.status, content_type), head.body))
-            }
+            Reply::Pending(_) => Some(self.relay(key, (head.status, content_type), head.body)),
             Reply::Nobody | Reply::Relaying(_) | Reply::Events(_) => Some(Sink::Discard),
         }
     }
@@ -535,12 +533,7 @@ impl Shard {
 
     /// Whether the server has forgotten the session. 404 says so; some servers say 400 and a
     /// sentence about the session instead.
-    fn is_session_lost(
-        &self,
-        key: SessionKey,
-        kind: Kind,
-        (status, body): (u16, &[u8]),
-    ) -> bool {
+    fn is_session_lost(&self, key: SessionKey, kind: Kind, (status, body): (u16, &[u8])) -> bool {
         let link = self.sessions.get(key).map(|session| &session.link);
         let has_id = matches!(link, Some(Link::Http { id: Some(_), .. }));
         let is_in_session = matches!(kind, Kind::Request | Kind::Notice | Kind::Listen);

@@ -38,7 +38,9 @@ impl Shard {
 
     /// While a session is being set up again, its exchanges wait.
     pub(super) fn revival_takes(&mut self, key: ExchangeId, session: Option<SessionKey>) -> bool {
-        let Some(session) = session.and_then(|key| self.sessions.get_mut(key)) else { return false };
+        let Some(session) = session.and_then(|key| self.sessions.get_mut(key)) else {
+            return false;
+        };
         let Link::Http { revival: Some(revival), .. } = &mut session.link else { return false };
         revival.waiting.push(key);
         true

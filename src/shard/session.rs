@@ -66,12 +66,8 @@ impl Shard {
         };
         self.session_keys.insert(id, key);
         self.counters.sessions += 1;
-        let incoming = Incoming {
-            session: Some(key),
-            payload: &payload,
-            envelope: &envelope,
-            ..incoming
-        };
+        let incoming =
+            Incoming { session: Some(key), payload: &payload, envelope: &envelope, ..incoming };
         match self.begin(conn, Kind::Initialize, &incoming, now) {
             Some(exchange) => self.forward(exchange, &incoming, now),
             None => self.session_end(key, "refused", now),
@@ -119,12 +115,14 @@ impl Shard {
         let Some(session) = self.sessions.remove(key) else { return };
         self.session_keys.remove(&session.id);
         self.counters.sessions -= 1;
-        self.counters.replay -= session.replay.len() as u64;
+        self.counters.replay -= session.replay.kept_len() as u64;
         self.report_session(&session, why, now);
         match session.link {
             Link::Process(Some(process)) => self.process_left(process, key, now),
             Link::Process(None) => {}
-            Link::Http { id: Some(id), .. } => self.http_delete((session.server, session.revision), id, now),
+            Link::Http { id: Some(id), .. } => {
+                self.http_delete((session.server, session.revision), id, now);
+            }
             Link::Http { id: None, .. } => {}
         }
     }

@@ -13,8 +13,8 @@ use crate::limits;
 use crate::message::Era;
 use crate::refusal::Refusal;
 use crate::session::Link;
-use crate::shard::post::Incoming;
 use crate::shard::Shard;
+use crate::shard::post::Incoming;
 use crate::upstream::catalog::Isolation;
 
 impl Shard {
@@ -29,9 +29,10 @@ impl Shard {
             self.exchange_fail(key, Refusal::Full, now);
             return;
         };
-        let is_shared = self.processes.get(&process).is_some_and(|process| {
-            !matches!(process.user, User::Session(_))
-        });
+        let is_shared = self
+            .processes
+            .get(&process)
+            .is_some_and(|process| !matches!(process.user, User::Session(_)));
         if is_shared && kind == Some(Kind::Initialize) {
             self.welcome(process, key, incoming, now);
             return;
@@ -201,7 +202,13 @@ impl Shard {
     }
 
     /// Answers with the message of a process, our numbers in it replaced by the client's values.
-    fn answer_restored(&mut self, key: ExchangeId, bytes: &[u8], envelope: &Envelope, now: Instant) {
+    fn answer_restored(
+        &mut self,
+        key: ExchangeId,
+        bytes: &[u8],
+        envelope: &Envelope,
+        now: Instant,
+    ) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (kind, session) = (exchange.kind, exchange.session);
         let client_id = exchange.id.clone();
@@ -254,7 +261,7 @@ impl Shard {
             process.asked.push((Bytes::copy_from_slice(question), session));
         }
         self.counters.forwarded += 1;
-        self.to_session(session, bytes, now);
+        self.deliver(session, bytes, now);
     }
 
     /// The only session with a request in flight at a shared process: it must be meant.
@@ -280,7 +287,7 @@ impl Shard {
 
     /// Delivers a message of the server: on the stream of a request in flight, as SEP-2260 wants
     /// it, or on the GET stream.
-    pub(super) fn to_session(&mut self, session: SessionKey, bytes: &[u8], now: Instant) {
+    pub(super) fn deliver(&mut self, session: SessionKey, bytes: &[u8], now: Instant) {
         match self.newest_request(session) {
             Some(exchange) => self.answer_event(exchange, &[bytes], now),
             None => self.listen_event(session, &[bytes], now),
@@ -333,11 +340,11 @@ impl Shard {
         if let Some(exchange) = of_token {
             self.answer_event(exchange, &[bytes], now);
         } else if &*method == b"notifications/message" || &*method == b"notifications/cancelled" {
-            self.to_session(key, bytes, now);
+            self.deliver(key, bytes, now);
         } else if self.is_listened(key) {
             self.listen_event(key, &[bytes], now);
         } else {
-            self.to_session(key, bytes, now);
+            self.deliver(key, bytes, now);
         }
     }
 
@@ -381,7 +388,13 @@ impl Shard {
     }
 
     /// A notification of a process that serves stateless requests: each belongs to one of them.
-    fn stateless_notified(&mut self, id: ProcessId, bytes: &[u8], envelope: &Envelope, now: Instant) {
+    fn stateless_notified(
+        &mut self,
+        id: ProcessId,
+        bytes: &[u8],
+        envelope: &Envelope,
+        now: Instant,
+    ) {
         if envelope.notified_token.is_some() {
             self.progress_restored(id, bytes, envelope, now);
             return;
@@ -403,9 +416,11 @@ impl Shard {
             }
         }
         // A log message names no request: it is delivered only if it can belong to one alone.
-        let mut wanting = process.pending.values().copied().filter(|key| {
-            self.exchanges.get(*key).is_some_and(|exchange| exchange.wants_logs)
-        });
+        let mut wanting = process
+            .pending
+            .values()
+            .copied()
+            .filter(|key| self.exchanges.get(*key).is_some_and(|exchange| exchange.wants_logs));
         match (wanting.next(), wanting.next()) {
             (Some(key), None) => self.answer_event(key, &[bytes], now),
             _ => self.counters.dropped += 1,
@@ -413,7 +428,13 @@ impl Shard {
     }
 
     /// Progress under our number: the client gets its own token back.
-    fn progress_restored(&mut self, id: ProcessId, bytes: &[u8], envelope: &Envelope, now: Instant) {
+    fn progress_restored(
+        &mut self,
+        id: ProcessId,
+        bytes: &[u8],
+        envelope: &Envelope,
+        now: Instant,
+    ) {
         let Some(span) = envelope.notified_token else { return };
         let number = read_number(span.get(bytes));
         let process = self.processes.get(&id);
@@ -439,11 +460,7 @@ impl Shard {
     }
 
     /// The process for a message: the session's, or the one for all.
-    fn process_for(
-        &mut self,
-        incoming: &Incoming<'_>,
-        now: Instant,
-    ) -> Option<ProcessId> {
+    fn process_for(&mut self, incoming: &Incoming<'_>, now: Instant) -> Option<ProcessId> {
         if incoming.era == Era::Modern {
             return self.process_of(incoming.server, User::Stateless, now);
         }
