@@ -17,7 +17,7 @@ pub const MESSAGE_LEN: usize = 16 * 1024 * 1024;
 /// The largest value `limits.message` may take: spans are 32 bits wide.
 pub const MESSAGE_LEN_MAX: usize = 1024 * 1024 * 1024;
 
-/// Bytes of incomplete messages that all connections of a shard may gather together.
+/// Bytes of messages that a shard gathers or keeps until they are answered, all together.
 pub const GATHERED_LEN_MAX: usize = 512 * 1024 * 1024;
 
 /// Nesting of JSON values in a message.
@@ -95,6 +95,8 @@ pub const QUIET_TIME: Duration = Duration::from_secs(10);
 pub const RESUMABLE_QUIET_TIME: Duration = Duration::from_millis(50);
 /// How soon a client that lost a stream may ask for the rest of it.
 pub const RECONNECT_PAUSE_MS: u64 = 1000;
+/// Time a server has to answer the end of a session, for which nobody waits.
+pub const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to connect to a server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time a server may take to answer, unless configured. Progress starts it again.

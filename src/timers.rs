@@ -8,9 +8,16 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// The earliest time at which an object will be woken, if any.
+/// The times at which an object will be woken.
+///
+/// Two are remembered, because objects alternate between a near and a far deadline: the far one
+/// stays in the heap while the near one is wished again and again.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wish(Option<Instant>);
+pub struct Wish {
+    next: Option<Instant>,
+    /// Not before `next`.
+    later: Option<Instant>,
+}
 
 /// The heap of wishes.
 #[derive(Debug)]
@@ -26,8 +33,9 @@ impl<K: Copy + Ord> Timers<K> {
 
     /// Makes sure that `key` is woken at `at` or earlier.
     pub fn wish(&mut self, key: K, wish: &mut Wish, at: Instant) {
-        if wish.0.is_none_or(|earlier| at < earlier) {
-            wish.0 = Some(at);
+        if wish.next.is_none_or(|next| at < next) {
+            wish.later = wish.later.or(wish.next);
+            wish.next = Some(at);
             self.heap.push(Reverse((at, key)));
         }
     }
@@ -50,9 +58,9 @@ impl<K: Copy + Ord> Timers<K> {
 impl Wish {
     /// Forgets the wish if this waking is the one; false: a later repetition of an earlier wish.
     pub fn grant(&mut self, at: Instant) -> bool {
-        let is_current = self.0 == Some(at);
+        let is_current = self.next == Some(at);
         if is_current {
-            self.0 = None;
+            self.next = self.later.take();
         }
         is_current
     }
@@ -78,8 +86,25 @@ mod tests {
         assert_eq!(timers.pop(at(50)), Some((1, at(10))));
         assert!(wish.grant(at(10)));
         timers.wish(1, &mut wish, at(60));
+        assert_eq!(timers.heap.len(), 1, "it is woken at 20 anyway");
         assert_eq!(timers.pop(at(50)), Some((1, at(20))));
-        assert!(!wish.grant(at(20)), "the wish for 20 was replaced by one for 10");
-        assert_eq!(timers.next(), Some(at(60)));
+        assert!(wish.grant(at(20)));
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn a_near_and_a_far_deadline_in_turn_need_two_entries() {
+        let start = Instant::now();
+        let mut timers: Timers<u8> = Timers::new();
+        let mut wish = Wish::default();
+        let mut now = start;
+        for _ in 0..1000 {
+            timers.wish(1, &mut wish, now + Duration::from_secs(75));
+            timers.wish(1, &mut wish, now + Duration::from_millis(50));
+            now += Duration::from_millis(60);
+            let (_, at) = timers.pop(now).unwrap();
+            assert!(wish.grant(at));
+            assert!(timers.heap.len() <= 2);
+        }
     }
 }

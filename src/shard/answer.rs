@@ -366,6 +366,7 @@ impl Shard {
     pub(super) fn exchange_end(&mut self, key: ExchangeId, outcome: Outcome, now: Instant) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
         self.counters.in_flight -= 1;
+        self.counters.gathered -= exchange.message.len() as u64;
         match outcome {
             Outcome::Answered(status) if status < 400 => {}
             Outcome::Answered(_) | Outcome::Error(_) => self.counters.failed += 1,

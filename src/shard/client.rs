@@ -108,6 +108,7 @@ impl Shard {
         self.counters.received_bytes += received as u64;
         if is_busy {
             // Later requests wait; the client is told to by TCP.
+            self.client_account(conn);
             self.pause(conn);
         } else if is_enough {
             self.client_inbox(conn, now);
@@ -488,7 +489,13 @@ impl Shard {
     /// The client is gone: what it waited for is cancelled or goes on without it.
     pub(super) fn client_lost(&mut self, conn: ConnId, why: &'static str, now: Instant) {
         let Some(client) = self.client_mut(conn) else { return };
-        let busy = std::mem::replace(&mut client.busy, Busy::No);
+        let busy = client.busy;
+        if self.conns.get(conn).is_some_and(|entry| entry.holds_producer) {
+            self.release_producer(conn, now);
+        }
+        if let Some(client) = self.client_mut(conn) {
+            client.busy = Busy::No;
+        }
         if let Some(entry) = self.conns.get_mut(conn) {
             // It will not read what it has not read.
             let _unsent = entry.output.take();

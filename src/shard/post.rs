@@ -293,6 +293,8 @@ impl Shard {
         let session = incoming.session.and_then(|key| self.sessions.get(key));
         let is_full = session.is_some_and(|s| limits::SESSION_EXCHANGES_MAX <= s.exchanges.len());
         let exchange = self.exchange_of(kind, Reply::Pending(conn), incoming, now);
+        let len = exchange.message.len() as u64;
+        let is_full = is_full || (limits::GATHERED_LEN_MAX as u64) < self.counters.gathered + len;
         let inserted = if is_full { None } else { self.exchanges.insert(exchange).ok() };
         let Some(key) = inserted else {
             self.refuse(conn, Refusal::Full, incoming.id(), now);
@@ -304,6 +306,7 @@ impl Shard {
         if let Some(client) = self.client_mut(conn) {
             client.busy = Busy::Exchange(key);
         }
+        self.counters.gathered += len;
         self.counters.in_flight += 1;
         self.counters.exchanges += u64::from(kind != Kind::Notice);
         let quiet_time = self.quiet_time(incoming.server, incoming.session);
@@ -403,6 +406,7 @@ impl Shard {
         });
         let timeout = match kind {
             Kind::Listen => None,
+            Kind::Delete => Some(limits::DELETE_TIMEOUT),
             _ => Some(limits::START_TIMEOUT),
         };
         let exchange = Exchange {
@@ -431,7 +435,9 @@ impl Shard {
             sent_at: now,
             wish: Wish::default(),
         };
+        let len = exchange.message.len() as u64;
         let key = self.exchanges.insert(exchange).ok()?;
+        self.counters.gathered += len;
         if let Some(session) = session.and_then(|key| self.sessions.get_mut(key)) {
             session.exchanges.push(key);
         }

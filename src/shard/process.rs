@@ -183,8 +183,15 @@ impl Shard {
 
     /// Sends a line, or lets it wait until the process is ready.
     pub(super) fn process_write(&mut self, id: ProcessId, line: Bytes, now: Instant) {
+        let queued = self.process_queued(id) + line.len();
+        let len_max = limits::STDIN_LEN_MAX + self.settings.message_len_max;
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.used_at = now;
+        if len_max < queued {
+            self.report_process(id, "does not read its input", now);
+            self.process_ended(id, Refusal::Died, now);
+            return;
+        }
         match process.state {
             State::Ready => self.process_push(id, line),
             State::Delayed(_) | State::Starting | State::Handshaking => {
@@ -193,6 +200,13 @@ impl Shard {
             }
             State::Stopping => self.counters.dropped += 1,
         }
+    }
+
+    /// Bytes that wait for a process to read them.
+    pub(super) fn process_queued(&self, id: ProcessId) -> usize {
+        let Some(process) = self.processes.get(&id) else { return 0 };
+        let output = process.conn.and_then(|conn| self.conns.get(conn)).map(|c| c.output.len());
+        output.unwrap_or(0) + process.backlog_len
     }
 
     pub(super) fn process_push(&mut self, id: ProcessId, line: Bytes) {

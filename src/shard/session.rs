@@ -69,7 +69,16 @@ impl Shard {
         let incoming =
             Incoming { session: Some(key), payload: &payload, envelope: &envelope, ..incoming };
         match self.begin(conn, Kind::Initialize, &incoming, now) {
-            Some(exchange) => self.forward(exchange, &incoming, now),
+            Some(exchange) => {
+                let start_timeout = self.command(incoming.server).map(|c| c.start_timeout);
+                if let (Some(timeout), Some(exchange)) =
+                    (start_timeout, self.exchanges.get_mut(exchange))
+                {
+                    exchange.timeout = Some(timeout);
+                    exchange.deadline = Some(now + timeout);
+                }
+                self.forward(exchange, &incoming, now);
+            }
             None => self.session_end(key, "refused", now),
         }
         self.session_watch(key, now);
@@ -446,7 +455,9 @@ impl Shard {
         now: Instant,
     ) -> Option<ExchangeId> {
         let exchange = self.exchange_of(kind, reply, incoming, now);
+        let len = exchange.message.len() as u64;
         let key = self.exchanges.insert(exchange).ok()?;
+        self.counters.gathered += len;
         if let Some(session) = incoming.session.and_then(|key| self.sessions.get_mut(key)) {
             session.exchanges.push(key);
         }

@@ -67,11 +67,10 @@ impl Shard {
 
     /// Registers an exchange with a process and returns the number it has there.
     pub(super) fn stdio_number(&mut self, id: ProcessId, key: ExchangeId) -> Option<u64> {
-        let process = self.processes.get_mut(&id)?;
-        let queued = process.conn.and_then(|conn| self.conns.get(conn)).map(|c| c.output.len());
-        if limits::STDIN_LEN_MAX < queued.unwrap_or(0) + process.backlog_len {
+        if limits::STDIN_LEN_MAX < self.process_queued(id) {
             return None;
         }
+        let process = self.processes.get_mut(&id)?;
         let number = process.next_id;
         process.next_id += 1;
         process.pending.insert(number, key);

@@ -64,7 +64,7 @@ counters! {
     gauge server_conns = "mcp_server_connections_open";
     /// Sessions that were set up again at a server that had lost them.
     counter revived = "mcp_sessions_revived_total";
-    /// Bytes of incomplete messages being gathered.
+    /// Bytes of messages being gathered, or kept until they are answered.
     gauge gathered = "mcp_gathered_bytes";
     /// Bytes kept for resumption.
     gauge replay = "mcp_replay_bytes";

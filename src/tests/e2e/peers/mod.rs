@@ -1,0 +1,3 @@
+//! Other people's software around the gateway: the official suite, SDK clients, official servers.
+
+mod conformance;
