@@ -49,8 +49,6 @@ pub const SESSION_EXCHANGES_MAX: usize = 1024;
 pub const SESSION_QUESTIONS_MAX: usize = 256;
 /// Messages remembered to set up a restarted server (log level, subscriptions).
 pub const SESSION_SETUP_MAX: usize = 64;
-/// Messages that wait while a session's server is being started.
-pub const SESSION_WAITING_MAX: usize = 256;
 
 /// Events one session keeps for resumption, and their bytes.
 pub const REPLAY_EVENTS_MAX: usize = 512;
@@ -75,8 +73,6 @@ pub const LOG_VALUE_LEN_MAX: usize = 256;
 
 /// Parcels in a shard's mailbox.
 pub const MAILBOX_LEN: usize = 8192;
-/// Bytes that may be on their way through the mesh for one connection.
-pub const TUNNEL_LEN_MAX: usize = 1024 * 1024;
 
 /// Time for a whole request head, from its first byte (or from accept).
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

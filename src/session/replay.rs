@@ -138,6 +138,17 @@ impl Replay {
         Some(stream.kept.iter().skip(skip).cloned().collect())
     }
 
+    /// Keeps only the newest event of each stream, because all sessions together keep too much.
+    pub fn trim(&mut self) {
+        for stream in &mut self.streams {
+            let surplus = stream.kept.len().saturating_sub(1);
+            for event in stream.kept.drain(..surplus) {
+                self.events -= 1;
+                self.len -= event.len();
+            }
+        }
+    }
+
     /// Drops the oldest events until the bounds hold. Other streams give first, so that the event
     /// just pushed stays whatever its size.
     fn evict(&mut self, pushed: u32) {

@@ -160,6 +160,9 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let before = session.replay.kept_len() as u64;
         let pushed = session.replay.push(number, data);
+        if (limits::REPLAY_TOTAL_MAX as u64) < self.counters.replay {
+            session.replay.trim();
+        }
         let after = session.replay.kept_len() as u64;
         self.counters.replay = self.counters.replay + after - before;
         match pushed {
@@ -394,8 +397,11 @@ impl Shard {
             Via::Nothing => {}
             Via::Process(process, number) => self.stdio_forget(process, number, now),
             Via::Http(conn) => {
-                let is_its = |entry: &Role| matches!(entry, Role::Server(server) if server.exchange == Some(key));
-                if self.conns.get(conn).is_some_and(|entry| is_its(&entry.role)) {
+                let is_its = match self.conns.get(conn).map(|entry| &entry.role) {
+                    Some(Role::Server(server)) => server.exchange == Some(key),
+                    Some(Role::Client(_) | Role::Process(_)) | None => false,
+                };
+                if is_its {
                     self.server_close(conn, now);
                 }
             }

@@ -17,3 +17,4 @@ mod support;
 
 mod peers;
 mod edges;
+mod tls;

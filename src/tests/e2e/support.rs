@@ -157,11 +157,11 @@ impl Drop for Process {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             // The gateway ends its servers, which have groups of their own, if it has the time.
-            drop(kill_process(self.pid(), Signal::TERM));
+            kill_process(self.pid(), Signal::TERM).unwrap_or_default();
             self.exit(GRACE);
         }
         // The group outlives its leader where a program leaves others behind.
-        drop(kill_process_group(self.pid(), Signal::KILL));
+        kill_process_group(self.pid(), Signal::KILL).unwrap_or_default();
         drop(self.child.wait());
         if panicking() {
             let output = self.output();
