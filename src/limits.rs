@@ -130,6 +130,8 @@ pub const RESUMES_MAX: u8 = 5;
 pub const RESUME_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of an HTTP server's error body that are looked at.
 pub const ERROR_BODY_LEN_MAX: usize = 64 * 1024;
+/// Interim responses (1xx) of an HTTP server in front of one answer.
+pub const INTERIMS_MAX: u16 = 1024;
 /// Time the addresses of a server are used before they are looked up again.
 pub const RESOLVE_TTL: Duration = Duration::from_secs(30);
 /// Time a server process that knows only `initialize` is remembered for that.

@@ -24,6 +24,8 @@ pub struct ServerConn {
     pub uses: u64,
     /// Whether a byte of the current response has arrived.
     pub is_answering: bool,
+    /// Interim responses in front of the current one.
+    pub interims: u16,
     /// A response head that is not complete.
     pub head: Vec<u8>,
     /// The rest of the current response; none while the head is awaited.
@@ -80,6 +82,7 @@ impl ServerConn {
             is_connected: false,
             uses: 1,
             is_answering: false,
+            interims: 0,
             head: Vec::new(),
             body: None,
             since: now,

@@ -14,12 +14,8 @@ const WORDS: [&str; 4] = ["paris", "park", "party", "test"];
 
 /// What `prompts/list` lists.
 pub(super) fn list(world: &World) -> Vec<Value> {
-    let required = |name: &str, description: &str| {
-        json!({ "name": name, "description": description, "required": true })
-    };
-    let prompt = |name: &str, description: &str, arguments: &[Value]| {
-        json!({ "name": name, "description": description, "arguments": arguments })
-    };
+    let required = |name: &str, description: &str| json!({ "name": name, "description": description, "required": true });
+    let prompt = |name: &str, description: &str, arguments: &[Value]| json!({ "name": name, "description": description, "arguments": arguments });
     let style = json!({ "name": "style", "description": "How to greet", "required": false });
     let mut prompts = vec![
         prompt("greet", "Greets somebody", &[required("name", "Whom to greet"), style]),

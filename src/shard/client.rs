@@ -15,6 +15,7 @@ use crate::limits;
 use crate::message::Payload;
 use crate::refusal::{Answer, Refusal};
 use crate::shard::event::Action;
+use crate::shard::tunnel::Raw;
 use crate::shard::{Role, Shard, Timer};
 use crate::upstream::catalog::ServerId;
 
@@ -234,23 +235,19 @@ impl Shard {
         };
         if head.body == http1::Body::Chunked {
             let bytes = input.bytes().get(at..).unwrap_or_default();
-            let (head_bytes, body) = bytes.split_at_checked(used).unwrap_or_default();
-            self.client_expects(conn, head, body.is_empty());
-            let Some(client) = self.client_mut(conn) else { return Progress::Stop };
-            client.chunked = Some(Box::new(Chunked {
-                head: head_bytes.to_vec(),
-                decoder: BodyDecoder::new(head.body),
-                body: Vec::new(),
-            }));
-            self.client_chunks(conn, body, now);
+            self.client_chunked(conn, head, bytes.split_at_checked(used).unwrap_or_default(), now);
             return Progress::Stop;
         }
         if rest < total {
             self.client_expects(conn, head, rest == used);
             return Progress::Need(total);
         }
-        let raw = || input.bytes().get(at..at + total).unwrap_or_default();
-        if self.hand_over(conn, (head, target.server()), (raw(), None), now) {
+        let raw = Raw {
+            request: input.bytes().get(at..at + total).unwrap_or_default(),
+            chunked: None,
+            behind: input.bytes().get(at + total..).unwrap_or_default(),
+        };
+        if self.hand_over(conn, (head, target.server()), raw, now) {
             // The connection may have moved, with all that follows.
             if self.client_mut(conn).is_none() {
                 return Progress::Stop;
@@ -265,6 +262,24 @@ impl Shard {
         };
         self.client_serve(conn, (head, target), &body, now);
         Progress::Used(total)
+    }
+
+    /// A request with a chunked body: its head, and what of the body is there.
+    fn client_chunked(
+        &mut self,
+        conn: ConnId,
+        head: &RequestHead<'_, '_>,
+        (head_bytes, body): (&[u8], &[u8]),
+        now: Instant,
+    ) {
+        self.client_expects(conn, head, body.is_empty());
+        let Some(client) = self.client_mut(conn) else { return };
+        client.chunked = Some(Box::new(Chunked {
+            head: head_bytes.to_vec(),
+            decoder: BodyDecoder::new(head.body),
+            body: Vec::new(),
+        }));
+        self.client_chunks(conn, body, now);
     }
 
     /// Says `100 Continue` once, if the client waits for it.
@@ -313,7 +328,8 @@ impl Shard {
             Err(refusal) => self.refuse(conn, refusal, b"null", now),
             Ok(target) => {
                 let from = (&item, target.server());
-                if !self.hand_over(conn, from, (&head, Some(&body)), now) {
+                let raw = Raw { request: &head, chunked: Some(&body), behind: bytes };
+                if !self.hand_over(conn, from, raw, now) {
                     self.client_serve(conn, (&item, target), &Payload::Whole(body), now);
                 }
             }

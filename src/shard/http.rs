@@ -218,6 +218,7 @@ impl Shard {
             server.exchange = Some(key);
             server.uses += 1;
             server.is_answering = false;
+            server.interims = 0;
             server.since = now;
         }
         self.server_request(conn, key);

@@ -73,7 +73,9 @@ impl Shard {
             }
             Ok(Decoded::Item { item, used }) if (100..200).contains(&item.status) => {
                 // RFC 9110, section 15.2: interim responses may come at any time.
-                if item.status == 101 {
+                let server = self.server_mut(conn)?;
+                server.interims += 1;
+                if item.status == 101 || limits::INTERIMS_MAX < server.interims {
                     self.server_invalid(conn, key, now);
                     return None;
                 }
@@ -131,9 +133,11 @@ impl Shard {
         let server = self.server_mut(conn)?;
         let key = server.exchange;
         if part.done {
+            // Bytes that nobody asked for must not become the answer to the next request.
+            let keep_alive = body.keep_alive && part.used == bytes.len();
             match key {
-                Some(key) => self.response_ends(conn, key, (body.sink, body.keep_alive), now),
-                None => self.server_free(conn, body.keep_alive, now),
+                Some(key) => self.response_ends(conn, key, (body.sink, keep_alive), now),
+                None => self.server_free(conn, keep_alive, now),
             }
             return Some(part.used);
         }

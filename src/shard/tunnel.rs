@@ -23,13 +23,24 @@ use crate::upstream::catalog::{Isolation, ServerId};
 /// How often a connection moves before it is taken for one that mixes sessions.
 const MOVES_MAX: u8 = 2;
 
+/// A complete request as it was received.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Raw<'a> {
+    /// Its head and, if that has a length, its body.
+    pub(super) request: &'a [u8],
+    /// Its body, decoded, if it was chunked.
+    pub(super) chunked: Option<&'a Bytes>,
+    /// What the client sent behind it.
+    pub(super) behind: &'a [u8],
+}
+
 impl Shard {
     /// Hands a complete request to the shard that has its session, if that is another one.
     pub(super) fn hand_over(
         &mut self,
         conn: ConnId,
         (head, server): (&RequestHead<'_, '_>, Option<ServerId>),
-        (raw, chunked): (&[u8], Option<&Bytes>),
+        raw: Raw<'_>,
         now: Instant,
     ) -> bool {
         let Some(owner) = self.owner_of(head, server) else { return false };
@@ -39,8 +50,8 @@ impl Shard {
             return false;
         }
         let (peer, moves) = (client.peer, client.moves);
-        let mut bytes = raw.to_vec();
-        if let Some(body) = chunked {
+        let mut bytes = raw.request.to_vec();
+        if let Some(body) = raw.chunked {
             if !body.is_empty() {
                 write_chunk_head(&mut bytes, body.len());
                 bytes.extend_from_slice(body);
@@ -49,7 +60,8 @@ impl Shard {
             bytes.extend_from_slice(LAST_CHUNK);
         }
         let is_idle = self.conns.get(conn).is_some_and(|entry| entry.output.is_empty());
-        if is_idle && moves < MOVES_MAX && chunked.is_none() && raw.len() < limits::RECV_LEN {
+        if is_idle && moves < MOVES_MAX && raw.chunked.is_none() && bytes.len() < limits::RECV_LEN {
+            bytes.extend_from_slice(raw.behind);
             self.client_moves(conn, (owner, peer, moves), bytes);
             return true;
         }

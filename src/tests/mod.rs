@@ -1,3 +1,5 @@
 //! Tests of the whole: the rules of the repository.
 
 mod tidy;
+
+mod sim;

@@ -128,7 +128,9 @@ impl Tag {
 
     /// All tags in some bytes.
     pub(super) fn all(bytes: &[u8]) -> Vec<Self> {
-        memchr::memmem::find_iter(bytes, b"#c").filter_map(|at| Self::parse(&bytes[at + 2..])).collect()
+        memchr::memmem::find_iter(bytes, b"#c")
+            .filter_map(|at| Self::parse(&bytes[at + 2..]))
+            .collect()
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {

@@ -38,7 +38,7 @@ pub(super) struct Stream {
     /// Who listens now.
     pub(super) link: Option<LinkId>,
     pub(super) is_events: bool,
-    pub(super) is_chunked: bool,
+    pub(super) is_modern: bool,
     /// Whether its events have ids and it can be resumed.
     pub(super) has_ids: bool,
     pub(super) events: Vec<String>,
@@ -138,7 +138,9 @@ impl Job {
         match self.what {
             _ if self.was_refused => error(id, &format!("could not ask {tag}")),
             Do::Error => error(id, &tag),
-            Do::List => format!(r#"{{"result":{{"tools":[],"x":"{tag}"}},"jsonrpc":"2.0","id":{id}}}"#),
+            Do::List => {
+                format!(r#"{{"result":{{"tools":[],"x":"{tag}"}},"jsonrpc":"2.0","id":{id}}}"#)
+            }
             _ => format!(
                 r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","content":[{{"type":"text","text":"{tag}{}"}}]}}}}"#,
                 "x".repeat(padding)

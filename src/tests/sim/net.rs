@@ -4,11 +4,9 @@
 //! is on its way up waits in the link; what goes down waits in the shard's output until the
 //! link's buffer has room, as with a socket.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-
-use bytes::Bytes;
 
 use crate::ids::{ConnId, ProcessId, ShardId, Socket, Ticket};
 use crate::limits;
@@ -32,13 +30,21 @@ pub(super) enum Peer {
 #[derive(Debug)]
 pub(super) enum Near {
     /// The driver of this shard, without a name.
-    Parked { shard: usize },
-    Dialling { shard: usize, conn: ConnId },
-    Open { shard: usize, conn: ConnId },
+    Parked {
+        shard: usize,
+    },
+    Dialling {
+        shard: usize,
+        conn: ConnId,
+    },
+    Open {
+        shard: usize,
+        conn: ConnId,
+    },
     /// Between two shards.
     Moving,
     /// The driver, which sends the rest and closes.
-    Lingering(VecDeque<Bytes>),
+    Lingering(Output),
     Gone,
 }
 
@@ -94,17 +100,51 @@ pub(super) enum Task {
     Read(LinkId),
     Linger(LinkId),
     Connect(LinkId),
-    Wake { shard: usize, armed: u64 },
-    Parcel { from: usize, to: usize, parcel: Parcel },
-    Resolved { shard: usize, ticket: Ticket, addrs: Vec<SocketAddr> },
-    Start { shard: usize, ticket: Ticket, server: usize, process: ProcessId },
-    Exit { process: usize, how: &'static str },
-    Act { client: usize },
+    Wake {
+        shard: usize,
+        armed: u64,
+    },
+    Parcel {
+        from: usize,
+        to: usize,
+        parcel: Parcel,
+    },
+    Resolved {
+        shard: usize,
+        ticket: Ticket,
+        addrs: Vec<SocketAddr>,
+    },
+    Start {
+        shard: usize,
+        ticket: Ticket,
+        server: usize,
+        process: ProcessId,
+    },
+    Exit {
+        process: usize,
+        how: &'static str,
+    },
+    Accept {
+        link: LinkId,
+    },
+    Act {
+        client: usize,
+    },
     /// The rest of a request that waits for `100 Continue`.
-    Body { client: usize, conn: usize },
-    Resume { client: usize, lost: usize },
-    Job { job: usize },
-    Close { link: LinkId },
+    Body {
+        client: usize,
+        conn: usize,
+    },
+    Resume {
+        client: usize,
+        lost: usize,
+    },
+    Job {
+        job: usize,
+    },
+    Close {
+        link: LinkId,
+    },
     Drain,
 }
 
@@ -314,7 +354,8 @@ impl Net {
         if !has_work || entry.deaf || entry.read_busy {
             return;
         }
-        let at = (self.now + Duration::from_millis(entry.pace.read_ms)).max(entry.pace.sleeps_until);
+        let at =
+            (self.now + Duration::from_millis(entry.pace.read_ms)).max(entry.pace.sleeps_until);
         self.links[link.0].read_busy = true;
         self.at(at, Task::Read(link));
     }

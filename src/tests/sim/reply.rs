@@ -43,7 +43,9 @@ impl Client {
             return;
         }
         let Ok(bytes) = bytes else {
-            net.note(|| format!("client {} is left on link {}", self.index, self.conns[conn].link.0));
+            net.note(|| {
+                format!("client {} is left on link {}", self.index, self.conns[conn].link.0)
+            });
             net.hang_up(self.conns[conn].link, End::Closed);
             return self.lost(conn, false, net, check);
         };
@@ -78,7 +80,8 @@ impl Client {
         let header = |name: &str| {
             head.headers.get(name).map(|value| String::from_utf8_lossy(value).into_owned())
         };
-        let is_events = header("content-type").is_some_and(|it| it.starts_with("text/event-stream"));
+        let is_events =
+            header("content-type").is_some_and(|it| it.starts_with("text/event-stream"));
         let session = header("mcp-session-id");
         let reply = Reply {
             status,
@@ -187,6 +190,8 @@ impl Client {
             }
         };
         match envelope.kind {
+            // What a note brings back (`logging/setLevel`, or a refusal) is of no interest.
+            Kind::Response | Kind::ErrorResponse if sent.what == What::Note => {}
             Kind::Response | Kind::ErrorResponse => {
                 check.answer(&sent.calls, bytes, &envelope);
                 if let (What::Init, Some(session), Kind::Response) =

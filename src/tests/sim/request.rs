@@ -20,7 +20,8 @@ pub(super) struct Frame {
 /// A request, in the pieces that it is sent in: the second waits for `100 Continue`.
 pub(super) fn http(frame: &Frame, body: &str, random: &mut Random) -> (Vec<u8>, Vec<u8>) {
     let mut head = format!("{} /mcp/{} HTTP/1.1\r\nHost: ", frame.method, SERVERS[frame.server]);
-    head += random.pick(&["localhost", "localhost:8080", "127.0.0.1"]);
+    let hosts: [&str; 3] = ["localhost", "localhost:8080", "127.0.0.1"];
+    head += *random.pick(&hosts);
     head += "\r\nAccept: application/json, text/event-stream\r\n";
     let mut header = |name: &str, value: &str| head += &format!("{name}: {value}\r\n");
     if let Some(session) = &frame.session {
@@ -88,7 +89,8 @@ pub(super) fn message(call: &Call, tag: &str, modern: bool, random: &mut Random)
     if let Some(token) = &call.token {
         meta.push(format!("\"progressToken\":{token}"));
     }
-    let meta = if meta.is_empty() { String::new() } else { format!(",\"_meta\":{{{}}}", meta.join(",")) };
+    let meta =
+        if meta.is_empty() { String::new() } else { format!(",\"_meta\":{{{}}}", meta.join(",")) };
     let (method, params) = match call.what {
         Do::List => ("tools/list", format!("{{\"cursor\":\"{tag}\"{meta}}}")),
         Do::Listen => ("subscriptions/listen", format!("{{\"notifications\":\"{tag}\"{meta}}}")),
@@ -124,8 +126,7 @@ pub(super) fn initialize(id: &str, version: &str) -> String {
     )
 }
 
-pub(super) const INITIALIZED: &str =
-    r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+pub(super) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 pub(super) fn cancel(id: &str) -> String {
     format!(
@@ -135,5 +136,7 @@ pub(super) fn cancel(id: &str) -> String {
 
 /// The answer to a question of a server.
 pub(super) fn accept(id: &str, tag: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept","content":{{"tag":"{tag}"}}}}}}"#)
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept","content":{{"tag":"{tag}"}}}}}}"#
+    )
 }

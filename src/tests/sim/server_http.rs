@@ -8,7 +8,7 @@ use wire::http1::{self, Body, HeaderSlots};
 use wire::rpc::{self, Envelope, Kind};
 
 use crate::tests::sim::check::{LIMITS, Tag};
-use crate::tests::sim::job::{Job, Place, Step, Stream, welcome};
+use crate::tests::sim::job::{Place, Step, Stream, welcome};
 use crate::tests::sim::net::{End, LinkId, Task};
 use crate::tests::sim::server_stdio::{Tools, answered, job, raw, short};
 
@@ -33,7 +33,7 @@ struct Conn {
 #[derive(Debug, Default)]
 pub(super) struct Server {
     /// Whether it gives out session ids, and listens.
-    pub(super) has_sessions: bool,
+    has_sessions: bool,
     sessions: Vec<Session>,
     sessions_count: u32,
     /// What it asked without a session.
@@ -45,6 +45,12 @@ pub(super) struct Server {
 #[derive(Debug, Default)]
 pub(super) struct Http {
     pub(super) servers: BTreeMap<usize, Server>,
+}
+
+impl Server {
+    pub(super) fn new(has_sessions: bool) -> Self {
+        Self { has_sessions, ..Self::default() }
+    }
 }
 
 /// A request without its content.
@@ -84,7 +90,7 @@ impl Http {
             let Place::Http(stream) = &mut job.place else { continue };
             if stream.link == Some(link) && !job.is_over {
                 stream.link = None;
-                if stream.session.is_none() && !stream.has_ids {
+                if stream.is_modern {
                     job.is_over = true;
                 }
             }
@@ -291,7 +297,7 @@ impl Http {
             session: head.session.clone(),
             link: Some(link),
             is_events: true,
-            is_chunked: true,
+            is_modern,
             has_ids: !is_modern && has_sessions && tools.net.random.chance(60),
             events: Vec::new(),
         };
@@ -315,20 +321,12 @@ impl Http {
         }
     }
 
-    fn cancelled(
-        &mut self,
-        head: &Head,
-        body: &[u8],
-        envelope: &Envelope,
-        tools: &mut Tools<'_>,
-    ) {
+    fn cancelled(&mut self, head: &Head, body: &[u8], envelope: &Envelope, tools: &mut Tools<'_>) {
         if !envelope.method.is_some_and(|it| it.eq(body, "notifications/cancelled")) {
             return;
         }
         let Some(session) = &head.session else { return };
-        let is_there = |place: &Place| {
-            matches!(place, Place::Http(it) if it.session.as_ref() == Some(session))
-        };
+        let is_there = |place: &Place| matches!(place, Place::Http(it) if it.session.as_ref() == Some(session));
         let Some(job) = tools.jobs.find(&raw(envelope.request_id, body), is_there) else { return };
         tools.check.calls[tools.jobs.list[job].tag.call].withdrawn = true;
         if tools.net.random.chance(50) {
@@ -357,9 +355,7 @@ impl Http {
         };
         questions.swap_remove(index);
         let session = head.session.clone();
-        let is_there = |place: &Place| {
-            matches!(place, Place::Http(it) if it.server == server && it.session == session)
-        };
+        let is_there = |place: &Place| matches!(place, Place::Http(it) if it.server == server && it.session == session);
         let job = tools.jobs.asker(&id, is_there);
         answered(job, body, envelope, tools);
     }
@@ -402,8 +398,9 @@ impl Http {
     pub(super) fn step(&mut self, job: usize, step: Step, tools: &mut Tools<'_>) {
         let entry = &mut tools.jobs.list[job];
         let Place::Http(stream) = &entry.place else { return };
-        let (server, session, is_events) = (stream.server, stream.session.clone(), stream.is_events);
-        let (link, has_ids) = (stream.link, stream.has_ids);
+        let (server, session, is_events) =
+            (stream.server, stream.session.clone(), stream.is_events);
+        let (link, has_ids, is_modern) = (stream.link, stream.has_ids, stream.is_modern);
         match step {
             Step::Progress(padding) => {
                 if let Some(text) = entry.progress(padding) {
@@ -428,7 +425,8 @@ impl Http {
             }
             Step::Ask => self.ask(job, (server, session), tools),
             Step::Garbage => {
-                if is_events {
+                // A modern stream is passed on as it is, garbage included.
+                if is_events && !is_modern {
                     self.emit(job, "{ no json", tools);
                 }
             }
@@ -459,7 +457,12 @@ impl Http {
         }
     }
 
-    fn ask(&mut self, job: usize, (server, session): (usize, Option<String>), tools: &mut Tools<'_>) {
+    fn ask(
+        &mut self,
+        job: usize,
+        (server, session): (usize, Option<String>),
+        tools: &mut Tools<'_>,
+    ) {
         let entry = self.servers.get_mut(&server).unwrap();
         let of_session = entry.sessions.iter_mut().find(|it| Some(&it.id) == session.as_ref());
         let questions = match (of_session, &session) {
@@ -547,7 +550,9 @@ impl Http {
     }
 
     fn piece(&mut self, server: usize, link: LinkId, bytes: &[u8], tools: &mut Tools<'_>) {
-        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else { return };
+        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else {
+            return;
+        };
         if !conn.is_chunked {
             return tools.net.write(link, bytes);
         }
@@ -562,7 +567,9 @@ impl Http {
     }
 
     fn end(&mut self, server: usize, link: LinkId, tools: &mut Tools<'_>) {
-        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else { return };
+        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else {
+            return;
+        };
         if conn.is_chunked {
             tools.net.write(link, b"0\r\n\r\n");
         }
@@ -571,7 +578,9 @@ impl Http {
 
     /// A response is complete.
     fn is_free(&mut self, server: usize, link: LinkId, tools: &mut Tools<'_>) {
-        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else { return };
+        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else {
+            return;
+        };
         conn.is_busy = false;
         if conn.closes {
             self.servers.get_mut(&server).unwrap().conns.remove(&link);
@@ -599,7 +608,9 @@ impl Http {
         body: &str,
         tools: &mut Tools<'_>,
     ) {
-        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else { return };
+        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else {
+            return;
+        };
         let mut head = format!("HTTP/1.1 {status} X\r\n{lines}");
         if !content_type.is_empty() {
             head += &format!("content-type: {content_type}\r\n");
@@ -632,9 +643,4 @@ impl Http {
 /// How long a server thinks before it lets a connection in.
 pub(super) fn connect_time(tools: &mut Tools<'_>) -> Duration {
     tools.net.random.millis(30)
-}
-
-/// A job of an HTTP server.
-pub(super) fn is_http(job: &Job) -> bool {
-    matches!(job.place, Place::Http(_))
 }

@@ -16,6 +16,8 @@ pub(super) struct Process {
     pub(super) id: ProcessId,
     pub(super) link: LinkId,
     pub(super) is_alive: bool,
+    /// The shard was told of its end.
+    pub(super) is_reaped: bool,
     /// Whether sessions share it.
     is_shared: bool,
     line: Vec<u8>,
@@ -60,6 +62,7 @@ impl Stdio {
             id,
             link,
             is_alive: true,
+            is_reaped: false,
             is_shared,
             line: Vec::new(),
             owner: None,
@@ -152,13 +155,26 @@ impl Stdio {
             b"server/discover" => {
                 entry.is_modern = true;
                 match self.modern {
-                    0 => self.say(process, &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#), tools),
+                    0 => self.say(
+                        process,
+                        &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#),
+                        tools,
+                    ),
                     1 => self.say(process, &error(&id, "what?"), tools),
                     _ => {}
                 }
             }
             b"logging/setLevel" => {
-                self.say(process, &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#), tools);
+                self.say(
+                    process,
+                    &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#),
+                    tools,
+                );
+            }
+            // The gateway's own, to learn which arguments are mirrored in headers.
+            b"tools/list" if entry.is_modern && Tag::all(line).is_empty() => {
+                let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"tools":[]}}}}"#);
+                self.say(process, &text, tools);
             }
             _ => {
                 if entry.initializes == 0 && !entry.is_modern {
@@ -188,10 +204,15 @@ impl Stdio {
             let call = tools.jobs.list[job].tag.call;
             tools.check.calls[call].withdrawn = true;
         }
-        self.list[process].owner = self.list[process].owner.or(None);
     }
 
-    fn response(&mut self, process: usize, line: &[u8], envelope: &Envelope, tools: &mut Tools<'_>) {
+    fn response(
+        &mut self,
+        process: usize,
+        line: &[u8],
+        envelope: &Envelope,
+        tools: &mut Tools<'_>,
+    ) {
         let id = raw(envelope.id, line);
         let questions = &mut self.list[process].questions;
         let Some(index) = questions.iter().position(|question| *question == id) else {

@@ -1,0 +1,318 @@
+//! Whole shards in a world of their own: seeded clients, servers and faults, and virtual time.
+//!
+//! ```text
+//! mod      worlds by seed, and the tests      world         drivers of the shards
+//! net      time, tasks, links                 check         what must hold, always
+//! client   what clients do                    reply         what they make of the answers
+//! request  the bytes they send                job           what servers do
+//! server_stdio, server_http                   random        repeatable chance
+//! ```
+//!
+//! `SIM_SEED=n` replays one world and prints what happens in it, `SIM_SEEDS=n` lives more of
+//! them, `SIM_FROM=n` elsewhere. A seed that fails stays in `REGRESSIONS`.
+
+mod random;
+mod net;
+mod check;
+mod job;
+mod server_stdio;
+mod server_http;
+mod request;
+mod reply;
+mod client;
+mod world;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::admission::origin::Policy;
+use crate::shard::event::Event;
+use crate::shard::settings::Settings;
+use crate::telemetry::log::Format;
+use crate::tests::sim::check::{Check, Faults};
+use crate::tests::sim::client::{Client, LEGACY};
+use crate::tests::sim::net::{Near, Net, Task};
+use crate::tests::sim::random::Random;
+use crate::tests::sim::request::SERVERS;
+use crate::tests::sim::server_http::Server as HttpServer;
+use crate::tests::sim::world::{Sabotage, World};
+use crate::upstream::catalog::{Catalog, Command, Endpoint, Isolation, Server, Target};
+
+const SESSION_IDLE: Duration = Duration::from_secs(300);
+
+/// What became of a world.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Life {
+    hash: u64,
+    answered: u64,
+    refused: u64,
+    lost: u64,
+    steps: u64,
+    tunnelled: u64,
+    moved: u64,
+    revived: u64,
+    violations: Vec<String>,
+}
+
+fn faults(random: &mut Random) -> Faults {
+    if random.chance(25) {
+        // A calm world, where everything must succeed; now and then with slow readers.
+        return Faults { slow: random.chance(30), ..Faults::default() };
+    }
+    Faults {
+        net: random.chance(50),
+        slow: random.chance(30),
+        dead_readers: random.chance(10),
+        die: random.chance(40),
+        hang: random.chance(30),
+        forget: random.chance(40),
+        race: random.chance(30),
+        garbage: random.chance(30),
+        drain: random.chance(20),
+    }
+}
+
+fn catalog(random: &mut Random, faults: Faults) -> Catalog {
+    let timeout = *random.pick(&[30, 100, 100]);
+    let server = |index: usize, target: Target| Server {
+        name: SERVERS[index].to_owned(),
+        target,
+        request_timeout: Some(Duration::from_secs(timeout)),
+    };
+    let command = |isolation| {
+        Target::Stdio(Command {
+            program: "sim".to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            isolation,
+            processes_max: 100,
+            start_timeout: Duration::from_secs(20),
+            idle_timeout: Duration::from_secs(60),
+            stop_grace: Duration::from_secs(3),
+        })
+    };
+    let conns_max = if faults.hang { *random.pick(&[1, 2, 3]) } else { 64 };
+    let endpoint = |host: &str, port| {
+        Target::Http(Endpoint {
+            tls: false,
+            host: host.to_owned(),
+            port,
+            authority: format!("{host}:{port}"),
+            target: "/mcp".to_owned(),
+            headers: Vec::new(),
+            conns_max,
+        })
+    };
+    Catalog::new(vec![
+        server(0, command(Isolation::Session)),
+        server(1, command(Isolation::Shared)),
+        server(2, endpoint("127.0.0.1", 8002)),
+        server(3, endpoint("named.test", 8003)),
+        server(4, endpoint("127.0.0.1", 8004)),
+    ])
+}
+
+fn settings(catalog: Catalog, log: Option<Format>, base: Instant) -> Arc<Settings> {
+    Arc::new(Settings {
+        catalog,
+        origins: Policy::default(),
+        message_len_max: 4 * 1024 * 1024,
+        session_idle_timeout: SESSION_IDLE,
+        log,
+        tls: None,
+        epoch: (base, SystemTime::UNIX_EPOCH),
+    })
+}
+
+/// The world of a seed.
+fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
+    let base = Instant::now();
+    let mut net = Net::new(seed, base, verbose);
+    let random = &mut net.random;
+    let mut faults = faults(random);
+    if sabotage.is_some() {
+        faults = Faults::default();
+    }
+    let catalog = catalog(random, faults);
+    let shards = u16::try_from(random.between(1, 3)).unwrap();
+    let log = *random.pick(&[None, Some(Format::Json)]);
+    let log = if verbose { Some(Format::Text) } else { log };
+    let (clients, acts) = (random.between(1, 5), random.between(4, 22));
+    let pauses: Vec<u64> =
+        (0..clients).map(|_| *random.pick(&[30, 300, 3000, 3000, 15_000])).collect();
+    let kinds: Vec<Option<&str>> = (0..clients)
+        .map(|_| if random.chance(30) { None } else { Some(*random.pick(&LEGACY)) })
+        .collect();
+    let (dead_refuses, modern) =
+        (random.chance(50), random.below(3).saturating_sub(random.below(2)));
+    net.slow_percent = if faults.slow { 40 } else { 0 };
+    net.tiny_percent = if net.random.chance(50) { 20 } else { 0 };
+    let check = Check { faults, ..Check::default() };
+    let mut world = World::new(net, check, &settings(catalog, log, base), shards);
+    world.sabotage = sabotage;
+    world.dead_refuses = dead_refuses;
+    world.stdio.modern = modern;
+    for (server, has_sessions) in [(2, true), (3, false)] {
+        world.http.servers.insert(server, HttpServer::new(has_sessions));
+    }
+    for (index, (pause, revision)) in pauses.into_iter().zip(kinds).enumerate() {
+        world.clients.push(Client {
+            index,
+            revision,
+            conns: Vec::new(),
+            sessions: Vec::new(),
+            broken: Vec::new(),
+            acts: u32::try_from(acts).unwrap(),
+            pause,
+            conns_max: world.net.random.between(1, 4),
+            is_gone: false,
+            shards: usize::from(shards),
+        });
+        let delay = world.net.random.millis(500);
+        world.net.after(delay, Task::Act { client: index });
+    }
+    if faults.drain {
+        let at = world.net.random.millis(30_000);
+        world.net.at(at, Task::Drain);
+    }
+    world
+}
+
+/// Lives one world to its end.
+fn live(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Life {
+    let mut world = build(seed, verbose, sabotage);
+    let busy = world.clients.iter().map(|client| u64::from(client.acts) * client.pause).max();
+    let busy = Duration::from_millis(busy.unwrap_or_default());
+    world.run(busy + Duration::from_secs(330));
+    for client in 0..world.clients.len() {
+        world.clients[client].vanish(&mut world.net, &mut world.check);
+    }
+    let end = world.net.now + SESSION_IDLE + Duration::from_secs(500);
+    world.run(end);
+    let is_done = world.check.violations.is_empty() || sabotage.is_some();
+    if is_done {
+        check_empty(&mut world);
+        let deadline = world.net.instant() + Duration::from_secs(30);
+        for shard in 0..world.cores.len() {
+            world.handle(shard, Event::Drain { deadline });
+        }
+        world.run(end + Duration::from_secs(60));
+        check_quit(&mut world);
+        world.check.finish();
+    }
+    let mut life = Life { hash: world.net.hash, steps: world.net.steps, ..Life::default() };
+    for core in &world.cores {
+        let counters = core.shard.counters();
+        life.tunnelled += counters.tunnelled;
+        life.moved += counters.moved;
+        life.revived += counters.revived;
+    }
+    (life.answered, life.refused) = (world.check.answered, world.check.refused);
+    life.lost = world.check.lost;
+    life.violations = world.check.violations;
+    life
+}
+
+/// All clients are gone and time has passed: nothing may be left of them.
+fn check_empty(world: &mut World) {
+    for shard in 0..world.cores.len() {
+        let now = world.cores[shard].shard.counters();
+        let left = [
+            ("clients", now.clients),
+            ("sessions", now.sessions),
+            ("in_flight", now.in_flight),
+            ("gathered", now.gathered),
+            ("replay", now.replay),
+            ("server_conns", now.server_conns),
+            ("processes", now.processes),
+            ("panics", now.panics),
+        ];
+        let has_drained = world.check.faults.drain;
+        for (name, count) in left {
+            if count != 0 && !(has_drained && name == "server_conns") {
+                world.check.violation(format!("shard {shard} still has {count} {name}"));
+            }
+        }
+        let open: Vec<_> = world.cores[shard].conns.values().collect();
+        if !open.is_empty() {
+            let text = format!("shard {shard} still has connections: {open:?}");
+            world.check.violation(text);
+        }
+    }
+    let is_left = |near: &Near| !matches!(near, Near::Gone);
+    let left = world.net.links.iter().filter(|link| is_left(&link.near)).count();
+    if left != 0 {
+        world.check.violation(format!("{left} links are still there"));
+    }
+}
+
+fn check_quit(world: &mut World) {
+    let running = world.cores.iter().filter(|core| !core.has_quit).count();
+    if running != 0 {
+        world.check.violation(format!("{running} shards did not quit"));
+    }
+    let alive = world.stdio.list.iter().filter(|process| process.is_alive).count();
+    if alive != 0 && !world.check.faults.drain {
+        world.check.violation(format!("{alive} processes are still alive"));
+    }
+}
+
+/// Lives each seed's world once and names the seeds that broke it.
+fn sweep(seeds: Range<u64>) {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let replay = number("SIM_SEED");
+    let seeds = match (replay, number("SIM_SEEDS"), number("SIM_FROM")) {
+        (Some(seed), ..) => seed..seed + 1,
+        (None, Some(count), from) => from.unwrap_or(0)..from.unwrap_or(0) + count,
+        (None, None, _) => seeds,
+    };
+    let mut sum = Life::default();
+    let mut broken = Vec::new();
+    for seed in seeds {
+        let life = std::panic::catch_unwind(|| live(seed, replay.is_some(), None));
+        let Ok(life) = life else {
+            broken.push(format!("SIM_SEED={seed}: panicked"));
+            continue;
+        };
+        sum.answered += life.answered;
+        sum.refused += life.refused;
+        sum.lost += life.lost;
+        sum.steps += life.steps;
+        sum.tunnelled += life.tunnelled;
+        sum.moved += life.moved;
+        sum.revived += life.revived;
+        if let Some(first) = life.violations.first() {
+            broken.push(format!("SIM_SEED={seed}: {first}"));
+        }
+        if replay.is_some() {
+            broken.extend(life.violations);
+        }
+    }
+    println!("{sum:?}");
+    assert!(broken.is_empty(), "{} worlds broke:\n{}", broken.len(), broken.join("\n"));
+}
+
+#[test]
+fn every_request_has_one_answer_in_every_world() {
+    sweep(0..256);
+}
+
+#[test]
+fn the_same_seed_is_the_same_world() {
+    for seed in 0..8 {
+        assert_eq!(live(seed, false, None), live(seed, false, None), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_judge_notices_what_is_wrong() {
+    for sabotage in [Sabotage::Mix, Sabotage::Repeat, Sabotage::Swallow] {
+        let noticed = (0..12).filter(|seed| {
+            let life = std::panic::catch_unwind(|| live(*seed, false, Some(sabotage)));
+            life.map_or(true, |life| !life.violations.is_empty())
+        });
+        assert!(3 < noticed.count(), "{sabotage:?} went unnoticed");
+    }
+}
