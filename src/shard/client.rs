@@ -14,7 +14,7 @@ use crate::ids::{ConnId, Socket};
 use crate::limits;
 use crate::message::Payload;
 use crate::refusal::{Answer, Refusal};
-use crate::shard::event::Action;
+use crate::shard::event::{Action, Letter};
 use crate::shard::tunnel::Raw;
 use crate::shard::{Role, Shard, Timer};
 use crate::upstream::catalog::ServerId;
@@ -482,6 +482,11 @@ impl Shard {
 
     /// The response is complete: the next request may come.
     pub(super) fn client_done(&mut self, conn: ConnId, now: Instant) {
+        let is_holding = self.conns.get_mut(conn).map(|e| std::mem::take(&mut e.holds_producer));
+        if is_holding == Some(true) {
+            // The producer works for others too, and this client gets no more of it.
+            self.release_producer(conn, now);
+        }
         let Some(client) = self.client_mut(conn) else { return };
         client.busy = Busy::No;
         client.origin = None;
@@ -533,7 +538,10 @@ impl Shard {
         self.counters.gathered -= client.gathered as u64;
         match client.near {
             Some(near) => {
+                // The near end waits for this, whatever the reason.
                 self.tunnels.remove(&(near.shard, near.conn));
+                let letter = Letter::Done { near: near.conn, keep_alive: false };
+                self.actions.push_back(Action::Mail { to: near.shard, letter });
             }
             None => {
                 self.counters.clients -= 1;

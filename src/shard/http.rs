@@ -166,7 +166,9 @@ impl Shard {
 
     /// There is room again: exchanges that wait may go.
     fn pool_next(&mut self, server: ServerId, now: Instant) {
-        let Some(pool) = self.pool_mut(server) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(server.0)) else { return };
+        // Some ended while they waited; they must not take the place of others.
+        pool.waiting.retain(|key| self.exchanges.get(*key).is_some());
         let room = pool.conns_max.saturating_sub(pool.open) + pool.idle.len();
         let count = pool.waiting.len().min(room);
         let keys: Vec<ExchangeId> = pool.waiting.drain(..count).collect();

@@ -329,6 +329,10 @@ impl Shard {
     fn write(&mut self, conn: ConnId, write: impl FnOnce(&mut Output)) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
         let before = entry.output.len();
+        if before == 0 {
+            // Everything before was sent, perhaps without a word of the driver.
+            entry.stalled_since = None;
+        }
         write(&mut entry.output);
         let added = entry.output.len().saturating_sub(before) as u64;
         entry.sent += added;

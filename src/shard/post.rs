@@ -227,15 +227,7 @@ impl Shard {
 
     /// A cancellation goes to the server only if it has the request.
     fn post_cancel(&mut self, conn: ConnId, incoming: &Incoming<'_>, now: Instant) {
-        let id = incoming.envelope.request_id.map(|id| id.get(incoming.bytes()));
-        let session = incoming.session.and_then(|key| self.sessions.get(key));
-        let is_it = |key: &&ExchangeId| {
-            self.exchanges.get(**key).is_some_and(|exchange| {
-                exchange.kind == Kind::Request && id.is_some_and(|id| exchange.id == id)
-            })
-        };
-        let found = session.and_then(|session| session.exchanges.iter().find(is_it).copied());
-        let Some(exchange) = found else {
+        let Some(exchange) = self.cancel_target(incoming) else {
             self.counters.dropped += 1;
             self.accept(conn, now);
             return;
@@ -249,6 +241,16 @@ impl Shard {
             _ => self.post_notice(conn, incoming, now),
         }
         self.exchange_cancelled(exchange, now);
+    }
+
+    /// The request in flight, of the same session, that a cancellation names.
+    pub(super) fn cancel_target(&self, incoming: &Incoming<'_>) -> Option<ExchangeId> {
+        let id = incoming.envelope.request_id.map(|id| id.get(incoming.bytes()))?;
+        let is_it = |key: &&ExchangeId| {
+            let exchange = self.exchanges.get(**key);
+            exchange.is_some_and(|exchange| exchange.kind == Kind::Request && exchange.id == id)
+        };
+        self.sessions.get(incoming.session?)?.exchanges.iter().find(is_it).copied()
     }
 
     /// A notification or response: passed on; an HTTP server says itself whether it takes it.

@@ -105,6 +105,8 @@ impl Shard {
 
     /// The process runs; a handshake of ours comes first unless the client's own does.
     pub(super) fn process_started(&mut self, id: ProcessId, socket: Socket, now: Instant) {
+        // It runs, wanted or not, until its end is reported.
+        self.counters.processes += 1;
         let user = self.processes.get(&id).filter(|p| p.state == State::Starting).map(|p| p.user);
         let conn = user.and_then(|_| self.open(Role::Process(id)));
         let (Some(user), Some(conn)) = (user, conn) else {
@@ -114,7 +116,6 @@ impl Shard {
             return;
         };
         self.counters.processes_started += 1;
-        self.counters.processes += 1;
         self.actions.push_back(Action::Receive { conn, socket });
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.conn = Some(conn);
@@ -275,6 +276,8 @@ impl Shard {
     pub(super) fn process_ended(&mut self, id: ProcessId, refusal: Refusal, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let was_wanted = process.state != State::Stopping;
+        // One that waits for its turn has never been asked for: nobody will report its end.
+        process.has_exited |= matches!(process.state, State::Delayed(_));
         process.state = State::Stopping;
         process.backlog = Vec::new();
         process.line = Vec::new();

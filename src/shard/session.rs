@@ -7,7 +7,7 @@ use wire::http1::{Headers, RequestHead};
 use wire::json;
 use wire::rpc::{self, Document};
 
-use crate::exchange::{Kind, Reply};
+use crate::exchange::{Kind, Reply, Via};
 use crate::frontend::answer::{Body, Head};
 use crate::frontend::http::Busy;
 use crate::ids::{ConnId, ExchangeId, SessionKey};
@@ -431,6 +431,10 @@ impl Shard {
                 Kind::Notice
             }
         };
+        if incoming.is_method("notifications/cancelled") && kind == Kind::Notice {
+            self.batch_cancel(incoming, now);
+            return;
+        }
         let link = incoming.session.and_then(|key| self.sessions.get(key)).map(|s| &s.link);
         if kind == Kind::Notice && matches!(link, Some(Link::Process(_))) {
             self.stdio_notice(incoming, now);
@@ -444,6 +448,20 @@ impl Shard {
         if let Some(key) = self.begin_detached(kind, reply, incoming, now) {
             self.forward(key, incoming, now);
         }
+    }
+
+    /// A cancellation in a batch: like one outside, it reaches only the session's own request.
+    fn batch_cancel(&mut self, incoming: &Incoming<'_>, now: Instant) {
+        let Some(exchange) = self.cancel_target(incoming) else {
+            self.counters.dropped += 1;
+            return;
+        };
+        if let Some(Via::Process(process, number)) = self.exchanges.get(exchange).map(|e| e.via) {
+            self.stdio_cancel((process, number), incoming, now);
+        } else if let Some(key) = self.begin_detached(Kind::Notice, Reply::Nobody, incoming, now) {
+            self.forward(key, incoming, now);
+        }
+        self.exchange_cancelled(exchange, now);
     }
 
     /// Begins an exchange whose answer goes on a stream or to nobody.

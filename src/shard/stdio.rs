@@ -455,7 +455,9 @@ impl Shard {
             let link = self.sessions.get(*key).map(|session| &session.link);
             matches!(link, Some(Link::Process(Some(process))) if *process == id)
         };
-        keys.filter(uses).collect()
+        let mut keys: Vec<SessionKey> = keys.filter(uses).collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// The process for a message: the session's, or the one for all.

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::message::{Era, Revision};
 use crate::session::id::SessionId;
 use crate::shard::event::{Action, Letter};
-use crate::shard::{Role, Shard};
+use crate::shard::{Conn, Role, Shard};
 use crate::upstream::catalog::{Isolation, ServerId};
 
 /// How often a connection moves before it is taken for one that mixes sessions.
@@ -119,6 +119,8 @@ impl Shard {
             }
             Letter::Back { near, bytes } => {
                 self.current = Some(near);
+                // What was sent at once is not reported by the driver.
+                self.near_sent(near);
                 let Some(client) = self.client_mut(near) else { return };
                 if client.busy == Busy::Tunnel(from) {
                     client.tunnelled += bytes.len();
@@ -179,9 +181,15 @@ impl Shard {
     pub(super) fn tunnel_done(&mut self, conn: ConnId, keep_alive: bool, now: Instant) {
         self.flush_tunnel(conn);
         let Some(near) = self.client_mut(conn).and_then(|client| client.near) else { return };
+        if !keep_alive {
+            self.client_close(conn, "answered", now);
+            return;
+        }
+        let Some(Conn { role: Role::Client(client), .. }) = self.conns.remove(conn) else { return };
+        self.counters.gathered -= client.gathered as u64;
+        self.tunnels.remove(&(near.shard, near.conn));
         let letter = Letter::Done { near: near.conn, keep_alive };
         self.actions.push_back(Action::Mail { to: near.shard, letter });
-        self.client_close(conn, "answered", now);
     }
 
     /// The client has read bytes that came through the tunnel.

@@ -306,7 +306,7 @@ impl Check {
             "server_timeout" => {
                 faults.hang || call.what == Do::Hang || call.what == Do::Ask || faults.slow
             }
-            "server_died" => faults.die || faults.race || call.may_be_unknown,
+            "server_died" => faults.die || faults.race || call.may_be_unknown || call.cancelled,
             "server_unreachable" => faults.die,
             "unknown_session" | "unknown_event" | "no_session" => {
                 faults.forget || faults.die || faults.drain || call.may_be_unknown

@@ -112,7 +112,7 @@ impl Client {
         let server = net.random.between(0, 4);
         let what = if matches!(what, Do::Ask | Do::Forget) { Do::Echo } else { what };
         let server = if check.faults.die || server != 4 { server } else { 2 };
-        let Some(conn) = self.conn(what != Do::Listen, net) else { return };
+        let Some(conn) = self.conn(what != Do::Listen, net, check) else { return };
         let call = self.begin(0, what, check, net);
         let text =
             request::message(&check.calls[call], &check.tag(call).text(), true, &mut net.random);
@@ -214,7 +214,7 @@ impl Client {
     }
 
     fn initialize(&mut self, net: &mut Net, check: &mut Check) {
-        let Some(conn) = self.conn(true, net) else { return };
+        let Some(conn) = self.conn(true, net, check) else { return };
         let server = net.random.between(0, if check.faults.die { 4 } else { 3 });
         let (id, is_open, is_deleted) = (None, false, false);
         self.sessions.push(Session { server, id, is_open, is_deleted, used_at: net.now });
@@ -226,7 +226,7 @@ impl Client {
     }
 
     fn call(&mut self, session: usize, what: Do, net: &mut Net, check: &mut Check) {
-        let Some(conn) = self.conn(true, net) else { return };
+        let Some(conn) = self.conn(true, net, check) else { return };
         let call = self.begin(session, what, check, net);
         let tag = check.tag(call).text();
         let text = request::message(&check.calls[call], &tag, false, &mut net.random);
@@ -235,7 +235,7 @@ impl Client {
     }
 
     fn batch(&mut self, session: usize, net: &mut Net, check: &mut Check) {
-        let Some(conn) = self.conn(true, net) else { return };
+        let Some(conn) = self.conn(true, net, check) else { return };
         let count = net.random.between(1, 4);
         let mut calls = Vec::new();
         let mut parts = Vec::new();
@@ -287,7 +287,7 @@ impl Client {
     }
 
     fn listen(&mut self, session: usize, net: &mut Net, check: &mut Check) {
-        let Some(conn) = self.conn(false, net) else { return };
+        let Some(conn) = self.conn(false, net, check) else { return };
         let frame = self.frame(session, "GET");
         self.send(conn, sent(What::Get, session, Vec::new()), (&frame, ""), net, check);
     }
@@ -300,7 +300,7 @@ impl Client {
     }
 
     fn delete(&mut self, session: usize, net: &mut Net, check: &mut Check) {
-        let Some(conn) = self.conn(true, net) else { return };
+        let Some(conn) = self.conn(true, net, check) else { return };
         let frame = self.frame(session, "DELETE");
         self.sessions[session].is_deleted = true;
         for call in &mut check.calls {
@@ -313,7 +313,7 @@ impl Client {
 
     /// A notification, or an answer.
     pub(super) fn note(&mut self, session: usize, text: &str, net: &mut Net, check: &mut Check) {
-        let Some(conn) = self.conn(true, net) else { return };
+        let Some(conn) = self.conn(true, net, check) else { return };
         let frame = self.frame(session, "POST");
         self.send(conn, sent(What::Note, session, Vec::new()), (&frame, text), net, check);
     }
@@ -324,7 +324,7 @@ impl Client {
         if self.is_gone || !sent.calls.iter().any(|call| check.is_open(*call)) {
             return;
         }
-        let (Some(session), Some(conn)) = (sent.session, self.conn(false, net)) else {
+        let (Some(session), Some(conn)) = (sent.session, self.conn(false, net, check)) else {
             return net.after(Duration::from_secs(2), Task::Resume { client: self.index, lost });
         };
         let mut frame = self.frame(session, "GET");
@@ -335,7 +335,7 @@ impl Client {
     }
 
     /// A connection that can take a request.
-    fn conn(&mut self, may_wait: bool, net: &mut Net) -> Option<usize> {
+    fn conn(&mut self, may_wait: bool, net: &mut Net, check: &Check) -> Option<usize> {
         let now = net.now;
         for conn in 0..self.conns.len() {
             let entry = &mut self.conns[conn];
@@ -349,7 +349,11 @@ impl Client {
             }
         }
         let is_usable = |conn: &Conn| {
-            let is_listening = conn.sent.iter().any(|sent| sent.what == What::Get);
+            // Nobody in their right mind waits behind a response without an end.
+            let is_listening = conn.sent.iter().any(|sent| {
+                let is_endless = |call: &usize| check.calls[*call].what == Do::Listen;
+                sent.what == What::Get || sent.calls.iter().any(is_endless)
+            });
             conn.is_open && conn.held.is_empty() && !is_listening
         };
         let is_idle = |conn: &Conn| is_usable(conn) && conn.sent.is_empty();

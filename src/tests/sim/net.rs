@@ -69,6 +69,8 @@ pub(super) struct Link {
     pub(super) down_told: bool,
     /// The peer will not read any more; what is sent to it is lost.
     pub(super) deaf: bool,
+    /// Something was sent to a deaf peer: even who does not read learns that it is gone.
+    is_reset: bool,
     pub(super) room: usize,
     pub(super) paused: bool,
     pub(super) blocked: bool,
@@ -261,6 +263,7 @@ impl Net {
             down_end: None,
             down_told: false,
             deaf: false,
+            is_reset: false,
             room,
             paused: false,
             blocked: false,
@@ -330,7 +333,7 @@ impl Net {
     pub(super) fn schedule_up(&mut self, link: LinkId) {
         let entry = &self.links[link.0];
         let has_work = !entry.up.is_empty() || (entry.up_end.is_some() && !entry.up_told);
-        let is_reading = matches!(entry.near, Near::Open { .. }) && !entry.paused;
+        let is_reading = matches!(entry.near, Near::Open { .. }) && (!entry.paused || entry.is_reset);
         if !has_work || !is_reading || entry.up_busy {
             return;
         }
@@ -364,7 +367,8 @@ impl Net {
     pub(super) fn take_up(&mut self, link: LinkId) -> Option<Result<Vec<u8>, End>> {
         let entry = &mut self.links[link.0];
         entry.up_busy = false;
-        if entry.paused || !matches!(entry.near, Near::Open { .. }) {
+        let is_reading = !entry.paused || entry.is_reset;
+        if !is_reading || !matches!(entry.near, Near::Open { .. }) {
             return None;
         }
         if entry.up.is_empty() {
@@ -406,6 +410,11 @@ impl Net {
         if entry.deaf {
             let len = output.len();
             output.consume(len);
+            if len != 0 && !entry.up_told && !std::mem::replace(&mut entry.is_reset, true) {
+                entry.up.clear();
+                entry.up_end = Some(End::Broken);
+                self.schedule_up(link);
+            }
             return len;
         }
         let room = entry.room.saturating_sub(entry.down.len()).min(entry.pace.send_len);
