@@ -132,6 +132,10 @@ pub const RESUME_PAUSE: Duration = Duration::from_secs(1);
 pub const ERROR_BODY_LEN_MAX: usize = 64 * 1024;
 /// Interim responses (1xx) of an HTTP server in front of one answer.
 pub const INTERIMS_MAX: u16 = 1024;
+/// Pages of a server's tools that are read for the arguments mirrored in headers.
+pub const LEARN_PAGES_MAX: u32 = 64;
+/// Tools of one server whose mirrored arguments are remembered; further ones are not checked.
+pub const LEARN_TOOLS_MAX: usize = 4096;
 /// Time the addresses of a server are used before they are looked up again.
 pub const RESOLVE_TTL: Duration = Duration::from_secs(30);
 /// Time a server process that knows only `initialize` is remembered for that.

@@ -10,10 +10,8 @@ use serde_json::Value;
 use wire::http1::Headers;
 
 use crate::admission::mirror::{decode, single};
+use crate::limits;
 use crate::refusal::Refusal;
-
-/// Tools remembered for one server; further ones are not checked.
-const TOOLS_MAX: usize = 4096;
 
 /// The mirrored arguments of a server's tools.
 #[derive(Debug, Default)]
@@ -40,7 +38,7 @@ impl Params {
             }
             if params.is_empty() {
                 self.tools.remove(name);
-            } else if self.tools.len() < TOOLS_MAX {
+            } else if self.tools.len() < limits::LEARN_TOOLS_MAX {
                 self.tools.insert(name.to_owned(), params);
             }
         }

@@ -40,6 +40,8 @@ pub struct Process {
     pub sessions: usize,
     /// Whether it has answered anything.
     pub has_answered: bool,
+    /// Pages of its tools that were read since the last change.
+    pub pages: u32,
     /// Whether it has ended; what it wrote before may still come.
     pub has_exited: bool,
     /// When it must be ready.

@@ -7,8 +7,8 @@
 //!      └──────── end of the pipe: SIGKILL to every group left ───────┘
 //! ```
 //!
-//! A process that made itself a new group has left our sight; the kernel sends SIGKILL to our direct
-//! children on top (`sys.rs`), and a service manager has the control group.
+//! A process that made itself a new group has left our sight; the kernel sends SIGKILL to our
+//! direct children on top (`sys.rs`), and a service manager has the control group.
 //!
 //! Invariant: a group is on the list only while its leader is alive or not reaped, so its number
 //! can not have become a stranger's. `+` is written right after the leader began, and `-` before it

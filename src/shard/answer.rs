@@ -336,6 +336,17 @@ impl Shard {
         }
     }
 
+    /// A notice is done with: its client is told that it was taken.
+    pub(super) fn notice_taken(&mut self, key: ExchangeId, now: Instant) {
+        let conn = self.exchanges.get(key).and_then(|exchange| exchange.reply.client());
+        self.exchange_end(key, Outcome::Answered(202), now);
+        let Some(conn) = conn else { return };
+        if let Some(client) = self.client_mut(conn) {
+            client.busy = Busy::No;
+        }
+        self.accept(conn, now);
+    }
+
     /// Takes the work back from the server and ends the exchange.
     pub(super) fn exchange_cancel(&mut self, key: ExchangeId, now: Instant) {
         let via = self.exchanges.get(key).map(|exchange| exchange.via);

@@ -54,7 +54,12 @@ impl Shard {
     }
 
     fn client_tick(&mut self, conn: ConnId, now: Instant) {
+        let is_reading = self.conns.get(conn).is_some_and(|entry| !entry.output.is_empty());
         let Some(client) = self.client_mut(conn) else { return };
+        if is_reading && client.busy == Busy::No && !client.in_request {
+            // Nobody is idle who still reads the last answer.
+            client.waits_since = now;
+        }
         let since = client.waits_since;
         match client.busy {
             Busy::No if client.in_request => {
@@ -86,6 +91,7 @@ impl Shard {
 
     /// A client waits for an exchange: is its time over, has it been quiet for too long?
     fn waiting_tick(&mut self, conn: ConnId, key: ExchangeId, now: Instant) {
+        self.excuse_held(key, now);
         let Some(exchange) = self.exchanges.get(key) else { return };
         if exchange.deadline.is_some_and(|deadline| deadline <= now) {
             self.exchange_times_out(key, now);
@@ -144,6 +150,8 @@ impl Shard {
         if !exchange.wish.grant(at) {
             return;
         }
+        self.excuse_held(key, now);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
         if exchange.deadline.is_some_and(|deadline| deadline <= now) {
             self.exchange_times_out(key, now);
             return;
@@ -153,6 +161,23 @@ impl Shard {
             self.http_send(key, now);
         }
         self.watch(key, now);
+    }
+
+    /// A server that is paused because its client reads slowly is not late: the client has
+    /// `SEND_TIMEOUT` for each step.
+    fn excuse_held(&mut self, key: ExchangeId, now: Instant) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let client = match (exchange.reply, exchange.session) {
+            (Reply::Stream(number), Some(session)) => {
+                let session = self.sessions.get_mut(session);
+                session.and_then(|session| session.replay.get(number)).and_then(|it| it.client)
+            }
+            (reply, _) => reply.client(),
+        };
+        let entry = client.and_then(|client| self.conns.get(client));
+        if entry.is_some_and(|entry| entry.holds_producer) {
+            self.exchange_alive(key, now);
+        }
     }
 
     /// The server took too long: the client is told, and the server is told to stop.

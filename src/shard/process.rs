@@ -59,6 +59,7 @@ impl Shard {
             asked: Vec::new(),
             sessions: 0,
             has_answered: false,
+            pages: 0,
             has_exited: false,
             ready_by,
             used_at: now,
@@ -454,7 +455,11 @@ impl Shard {
                 let server = self.processes.get(&id).map(|process| process.server);
                 let pool = server.and_then(|server| self.pools.get_mut(usize::from(server.0)));
                 let cursor = pool.zip(result).and_then(|(pool, result)| pool.params.learn(result));
-                if let Some(cursor) = cursor {
+                let has_room = self.processes.get_mut(&id).is_some_and(|process| {
+                    process.pages += 1;
+                    process.pages < limits::LEARN_PAGES_MAX
+                });
+                if let Some(cursor) = cursor.filter(|_| has_room) {
                     self.learn(id, Some(&cursor), now);
                 }
             }
@@ -495,6 +500,9 @@ impl Shard {
 
     /// Asks a modern process for its tools, from this page on.
     pub(super) fn learn(&mut self, id: ProcessId, cursor: Option<&str>, now: Instant) {
+        if let Some(process) = self.processes.get_mut(&id).filter(|_| cursor.is_none()) {
+            process.pages = 0;
+        }
         let mut message = LEARN.to_vec();
         if let Some(cursor) = cursor {
             message.extend_from_slice(b",\"cursor\":");

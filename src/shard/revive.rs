@@ -61,12 +61,16 @@ impl Shard {
         }
         let waiting = slot.take().map(|revival| revival.waiting).unwrap_or_default();
         self.counters.revived += 1;
-        for exchange in waiting {
-            if let Some(exchange) = self.exchanges.get_mut(exchange) {
-                exchange.retried = true;
-                exchange.via = Via::Nothing;
+        for key in waiting {
+            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
+            exchange.retried = true;
+            exchange.via = Via::Nothing;
+            // Only a notice with an id is an answer: to a question of the session that was lost.
+            if exchange.kind == Kind::Notice && !exchange.id.is_empty() {
+                self.notice_taken(key, now);
+            } else {
+                self.http_send(key, now);
             }
-            self.http_send(exchange, now);
         }
     }
 

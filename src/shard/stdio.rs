@@ -39,14 +39,7 @@ impl Shard {
         }
         if kind == Some(Kind::Notice) {
             self.process_write(process, self.line(incoming, &[]), now);
-            let conn = self.exchanges.get(key).and_then(|exchange| exchange.reply.client());
-            self.exchange_end(key, super::answer::Outcome::Answered(202), now);
-            if let Some(conn) = conn {
-                if let Some(client) = self.client_mut(conn) {
-                    client.busy = crate::frontend::http::Busy::No;
-                }
-                self.accept(conn, now);
-            }
+            self.notice_taken(key, now);
             return;
         }
         let Some(number) = self.stdio_number(process, key) else {

@@ -303,8 +303,10 @@ impl Test {
             let mut subscription = client.listen(filter).await?;
             self.call(client, "/watch", None).await?;
             let notice = timeout(TIME, subscription.next()).await??;
-            let is_update = matches!(&notice, Some(ServerNotification::ResourceUpdatedNotification(it))
-                    if it.params.uri == uri);
+            let is_update = match &notice {
+                Some(ServerNotification::ResourceUpdatedNotification(it)) => it.params.uri == uri,
+                _ => false,
+            };
             subscription.cancel().await?;
             return ensure(is_update, || format!("heard {notice:?}"));
         }

@@ -271,7 +271,8 @@ impl Check {
         entry.fate = fate.clone();
         let entry = &self.calls[call];
         let began = entry.began.unwrap_or(now);
-        let patience = if self.faults.slow { 320 } else { 170 };
+        // Behind calls that hang, a call waits for a connection as long as it may take itself.
+        let patience = if self.faults.slow || self.faults.hang { 330 } else { 170 };
         if entry.what != Do::Listen && began + Duration::from_secs(patience) < now {
             let took = (now - began).as_secs();
             self.violation(format!("call {call} took {took} s: {fate:?}"));

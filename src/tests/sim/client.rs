@@ -32,6 +32,8 @@ pub(super) struct Session {
     pub(super) is_open: bool,
     pub(super) is_deleted: bool,
     pub(super) used_at: Duration,
+    /// Ids that it cancelled without having used them; it must not use them now.
+    pub(super) burnt: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -177,6 +179,7 @@ impl Client {
             .iter()
             .filter(own)
             .flat_map(|call| [Some(call.id.clone()), call.token.clone()])
+            .chain(self.sessions.get(session).into_iter().flat_map(|it| it.burnt.clone()).map(Some))
             .collect();
         let number = check.calls.len();
         let mut free = || {
@@ -217,7 +220,8 @@ impl Client {
         let Some(conn) = self.conn(true, net, check) else { return };
         let server = net.random.between(0, if check.faults.die { 4 } else { 3 });
         let (id, is_open, is_deleted) = (None, false, false);
-        self.sessions.push(Session { server, id, is_open, is_deleted, used_at: net.now });
+        let (used_at, burnt) = (net.now, Vec::new());
+        self.sessions.push(Session { server, id, is_open, is_deleted, used_at, burnt });
         let session = self.sessions.len() - 1;
         let call = self.begin(session, Do::Init, check, net);
         let text = request::initialize(&check.calls[call].id, self.revision.unwrap_or_default());
@@ -247,21 +251,23 @@ impl Client {
             calls.push(call);
         }
         if net.random.chance(30) {
-            // An id that others may have: it must not reach their calls.
-            parts.push(request::cancel(*net.random.pick(&["1", "2", "3", "4", "5"])));
-            self.doubt(session, check);
+            let id = self.burn(session, net, check);
+            parts.push(request::cancel(&id));
         }
         let text = format!("[{}]", parts.join(", "));
         let frame = self.frame(session, "POST");
         self.send(conn, sent(What::Call, session, calls), (&frame, &text), net, check);
     }
 
-    /// A cancellation by a small number may hit a call of the session's own.
-    fn doubt(&self, session: usize, check: &mut Check) {
-        for call in &mut check.calls {
-            let is_own = call.client == self.index && call.session == session;
-            call.cancelled |= is_own && matches!(&*call.id, "1" | "2" | "3" | "4" | "5");
-        }
+    /// An id that others may have in flight, here or at the server, and this session has not:
+    /// to cancel it must do nothing.
+    fn burn(&mut self, session: usize, net: &mut Net, check: &Check) -> String {
+        let id = (*net.random.pick(&["1", "2", "3", "0", "\"a\"", "\"1\""])).to_owned();
+        let is_own = |call: &Call| call.client == self.index && call.session == session;
+        let is_used = check.calls.iter().any(|call| is_own(call) && call.id == id);
+        let id = if is_used { "4".to_owned() } else { id };
+        self.sessions[session].burnt.push(id.clone());
+        id
     }
 
     fn cancel(&mut self, session: usize, net: &mut Net, check: &mut Check) {
@@ -277,12 +283,8 @@ impl Client {
                 check.calls[call].cancelled = true;
                 check.calls[call].id.clone()
             }
-            // Some id that others have in flight.
-            _ => (*net.random.pick(&["1", "2", "3", "4", "5"])).to_owned(),
+            _ => self.burn(session, net, check),
         };
-        if running.is_none_or(|call| check.calls[call].id != id) {
-            self.doubt(session, check);
-        }
         self.note(session, &request::cancel(&id), net, check);
     }
 

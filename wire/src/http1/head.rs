@@ -97,9 +97,18 @@ pub fn request<'h, 'a>(
     let mut parsed = httparse::Request::new(&mut []);
     let result = parsed.parse_with_uninit_headers(head, &mut slots.slots);
     let Ok(Status::Complete(head_len)) = result else {
-        // First, so that the answer is the same whether the target came in one piece or two.
-        if limits.target_len_max < target_len_seen(head) {
-            return Err(HeadError::TargetTooLong);
+        // First, so that the answer is the same whether the target came in one piece or two; but
+        // what was wrong before its last allowed byte stays wrong.
+        let seen = target_len_seen(head);
+        if limits.target_len_max < seen {
+            let start = head.iter().position(|&byte| byte == b' ').unwrap_or_default();
+            let allowed = head.get(..start + 1 + limits.target_len_max).unwrap_or(head);
+            let mut parsed = httparse::Request::new(&mut []);
+            let mut slots = HeaderSlots::new();
+            return match parsed.parse_with_uninit_headers(allowed, &mut slots.slots) {
+                Err(_) => Err(HeadError::BadRequestLine),
+                Ok(_) => Err(HeadError::TargetTooLong),
+            };
         }
         let version = head.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
         return unfinished(result, window, version, limits).map(|()| Decoded::Incomplete);
