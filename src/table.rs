@@ -121,15 +121,11 @@ impl<K: Key, T> Table<K, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    key! {
-        /// A key for the test.
-        Id
-    }
+    use crate::ids::ExchangeId;
 
     #[test]
     fn an_old_key_never_reaches_the_next_user_of_its_slot() {
-        let mut table: Table<Id, &str> = Table::new(1);
+        let mut table: Table<ExchangeId, &str> = Table::new(1);
         let old = table.insert("old").unwrap();
         assert_eq!(table.insert("no room"), Err("no room"));
         assert_eq!(table.remove(old), Some("old"));

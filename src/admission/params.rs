@@ -143,8 +143,7 @@ mod tests {
             "deep":{"properties":{"n":{"type":"integer","x-mcp-header":"N"}}}}}}],
             "nextCursor":"two"}"#;
         assert_eq!(params.learn(page).as_deref(), Some("two"));
-        let mut headers: Vec<&str> =
-            params.tools.get("q").unwrap().iter().map(|param| &*param.header).collect();
+        let mut headers: Vec<&str> = params.tools["q"].iter().map(|param| &*param.header).collect();
         headers.sort_unstable();
         assert_eq!(headers, ["mcp-param-N", "mcp-param-Region"]);
         assert_eq!(params.learn(br#"{"tools":[{"name":"q","inputSchema":{}}]}"#), None);

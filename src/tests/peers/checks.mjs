@@ -65,9 +65,9 @@ function textOf(result) {
 }
 
 /** Calls `step.tool` and looks for `step.text` in what it says. */
-async function callAndLook(client, { tool, arguments: args, text }) {
+export async function callAndLook(client, { tool, arguments: args, text, fails = false }) {
   const result = await client.callTool(tool, args, {});
-  assert(!result.isError, `${tool} failed: ${textOf(result)}`);
+  assert(Boolean(result.isError) === fails, `${tool} said as ${result.isError ? "an error" : "a result"}: ${textOf(result)}`);
   assert(textOf(result).includes(text), `${tool} said: ${textOf(result)}`);
 }
 

@@ -333,7 +333,8 @@ impl Net {
     pub(super) fn schedule_up(&mut self, link: LinkId) {
         let entry = &self.links[link.0];
         let has_work = !entry.up.is_empty() || (entry.up_end.is_some() && !entry.up_told);
-        let is_reading = matches!(entry.near, Near::Open { .. }) && (!entry.paused || entry.is_reset);
+        let is_reading =
+            matches!(entry.near, Near::Open { .. }) && (!entry.paused || entry.is_reset);
         if !has_work || !is_reading || entry.up_busy {
             return;
         }

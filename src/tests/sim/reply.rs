@@ -270,10 +270,8 @@ impl Client {
             return;
         }
         let is_wanted = open.iter().any(|call| !check.calls[*call].cancelled);
-        let can_resume = is_wanted
-            && sent.last_event_id.is_some()
-            && !self.is_gone
-            && self.revision.is_some();
+        let can_resume =
+            is_wanted && sent.last_event_id.is_some() && !self.is_gone && self.revision.is_some();
         if can_resume && sent.tries < 30 {
             let delay = Duration::from_millis(500 + net.random.below(2000));
             self.broken.push(sent);
