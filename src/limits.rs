@@ -63,6 +63,8 @@ pub const REPLAY_TOTAL_MAX: usize = 256 * 1024 * 1024;
 pub const SERVER_CONNS_MAX: usize = 2048;
 /// Idle connections kept to one HTTP server.
 pub const SERVER_IDLE_MAX: usize = 256;
+/// Requests that a shared child process was not waited for and that it may still talk about.
+pub const GIVEN_UP_MAX: usize = 1024;
 /// Child processes of one server, unless configured.
 pub const PROCESSES_MAX: usize = 128;
 

@@ -78,6 +78,8 @@ pub enum Reply {
     Started(OwnedFd),
     /// Why it could not be done.
     Failed(String),
+    /// Which bound stands against it, for now.
+    Full(String),
 }
 
 /// One shard's mailbox.

@@ -1,6 +1,6 @@
 //! Child processes: newline-delimited JSON-RPC in both directions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -30,6 +30,9 @@ pub struct Process {
     pub backlog_len: usize,
     /// Requests that it has not answered, by our ids.
     pub pending: HashMap<u64, ExchangeId, foldhash::fast::RandomState>,
+    /// Requests, and their sessions, that nobody waits for any more although it has not answered
+    /// them. What it says may still be about one of these.
+    pub given_up: VecDeque<(u64, Option<SessionKey>)>,
     /// The id of the next request.
     pub next_id: u64,
     /// What it answered to `initialize`, if it is shared.

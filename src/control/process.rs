@@ -90,7 +90,7 @@ impl Processes {
         }
         let count = self.running.values().filter(|running| running.server == server).count();
         if command.processes_max <= count {
-            return Reply::Failed(format!(
+            return Reply::Full(format!(
                 "all {count} processes that this server may have are in use; \
                  raise its limit of processes if the machine has room for more"
             ));

@@ -153,6 +153,7 @@ impl Drive {
                     Reply::Resolved(addrs) => Answer::Resolved(addrs),
                     Reply::Started(fd) => self.started(fd),
                     Reply::Failed(why) => Answer::Failed(why),
+                    Reply::Full(why) => Answer::Full(why),
                 };
                 self.feed(Event::Answered { ticket, answer });
             }

@@ -105,6 +105,8 @@ pub struct Exchange {
     pub relayed: Option<u16>,
     /// Whether the caller asked for log messages (2026-07-28).
     pub wants_logs: bool,
+    /// The server's session that it was sent in.
+    pub server_session: Option<Bytes>,
     /// The server's last event id, to go on with a stream that it breaks off.
     pub last_event_id: Option<Bytes>,
     /// How long the server asked to wait before that.

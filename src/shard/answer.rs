@@ -73,10 +73,11 @@ impl Shard {
         self.exchange_end(key, outcome, now);
     }
 
-    /// A message of the server about an exchange, before its answer.
+    /// A message of the server on the way to an exchange's client, before the answer. It need not
+    /// be about this exchange: whoever knows that it is says [`Self::exchange_alive`].
     pub(super) fn answer_event(&mut self, key: ExchangeId, parts: &[&[u8]], now: Instant) {
-        self.exchange_alive(key, now);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.sent_at = now;
         let (reply, session, era) = (exchange.reply, exchange.session, exchange.era);
         match (reply, session) {
             (Reply::Pending(_), Some(_)) if era == Era::Legacy => {
@@ -397,6 +398,11 @@ impl Shard {
                 *listen = None;
                 resume.clone_from(&exchange.last_event_id);
             }
+        }
+        if let (Via::Process(process, number), Outcome::Cancelled | Outcome::Refused(_)) =
+            (exchange.via, outcome)
+        {
+            self.stdio_give_up(process, number, exchange.session);
         }
         self.exchange_leaves(key, &exchange, now);
         self.report_exchange(&exchange, outcome, now);

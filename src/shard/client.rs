@@ -104,10 +104,9 @@ impl Shard {
             return;
         }
         client.inbox.extend_from_slice(bytes);
-        let is_busy = client.busy != Busy::No;
         let is_enough = client.need <= client.inbox.len();
         self.counters.received_bytes += received as u64;
-        if is_busy {
+        if self.client_waits(conn) {
             // Later requests wait; the client is told to by TCP.
             self.client_account(conn);
             self.pause(conn);
@@ -121,21 +120,31 @@ impl Shard {
     /// Looks at what waits in the inbox.
     pub(super) fn client_continue(&mut self, conn: ConnId, now: Instant) {
         self.current = Some(conn);
-        let Some(client) = self.client_mut(conn) else { return };
-        if client.busy != Busy::No {
+        if self.client_waits(conn) {
             return;
         }
+        let Some(client) = self.client_mut(conn) else { return };
         client.in_request = !client.inbox.is_empty();
+        client.waits_since = now;
         if client.in_request {
             self.client_inbox(conn, now);
         }
         self.resume(conn);
-        if let Some(client) = self.client_mut(conn)
-            && client.busy != Busy::No
+        if self.client_waits(conn)
+            && let Some(client) = self.client_mut(conn)
             && !client.inbox.is_empty()
         {
             self.pause(conn);
         }
+    }
+
+    /// Whether the next request of a connection has to wait: for the answer to the one before, or
+    /// until the client has read what it was answered.
+    fn client_waits(&mut self, conn: ConnId) -> bool {
+        let Some(entry) = self.conns.get_mut(conn) else { return false };
+        let is_behind = limits::OUTPUT_HIGH < entry.output.len();
+        let Role::Client(client) = &entry.role else { return false };
+        is_behind || client.busy != Busy::No
     }
 
     fn client_inbox(&mut self, conn: ConnId, now: Instant) {
@@ -151,12 +160,13 @@ impl Shard {
         let mut at = 0;
         loop {
             let rest = input.bytes().get(at..).unwrap_or_default();
+            let waits = self.client_waits(conn);
             let Some(client) = self.client_mut(conn) else { return };
             if rest.is_empty() {
                 client.in_request = client.busy != Busy::No;
                 return;
             }
-            if client.busy != Busy::No {
+            if waits {
                 client.inbox = rest.to_vec();
                 self.client_account(conn);
                 self.pause(conn);

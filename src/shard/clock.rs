@@ -54,9 +54,10 @@ impl Shard {
     }
 
     fn client_tick(&mut self, conn: ConnId, now: Instant) {
-        let is_reading = self.conns.get(conn).is_some_and(|entry| !entry.output.is_empty());
+        let Some(entry) = self.conns.get(conn) else { return };
+        let (is_reading, is_paused) = (!entry.output.is_empty(), entry.is_paused);
         let Some(client) = self.client_mut(conn) else { return };
-        if is_reading && client.busy == Busy::No && !client.in_request {
+        if is_reading && client.busy == Busy::No && (is_paused || !client.in_request) {
             // Nobody is idle who still reads the last answer.
             client.waits_since = now;
         }

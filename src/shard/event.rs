@@ -215,6 +215,8 @@ pub enum Answer {
     },
     /// It could not be done; the reason is for the log.
     Failed(String),
+    /// It cannot be done for now, because of a bound; the reason is for the log.
+    Full(String),
 }
 
 /// What shards write to each other: a connection that mixes sessions of several owners is served

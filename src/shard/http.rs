@@ -241,6 +241,7 @@ impl Shard {
             _ if is_get => "GET",
             _ => "POST",
         };
+        exchange.server_session.clone_from(&id);
         // A DELETE has its session id in the place of a body: the session is gone already.
         let id = if exchange.kind == Kind::Delete { Some(exchange.message.clone()) } else { id };
         let request = Request {

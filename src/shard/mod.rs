@@ -44,7 +44,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use crate::backend::http::ServerConn;
 use crate::backend::stdio::Process;
 use crate::exchange::Exchange;
-use crate::frontend::http::Client;
+use crate::frontend::http::{Busy, Client};
 use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, ShardId, Ticket};
 use crate::limits;
 use crate::output::Output;
@@ -290,6 +290,9 @@ impl Shard {
             (Some(Asked::Start(process)), Answer::Failed(reason)) => {
                 self.process_failed(process, &reason, now);
             }
+            (Some(Asked::Start(process)), Answer::Full(reason)) => {
+                self.process_refused(process, &reason, now);
+            }
             (Some(Asked::Start(process)), Answer::Resolved(_)) => {
                 self.process_failed(process, "the answer was not for this question", now);
             }
@@ -306,6 +309,15 @@ impl Shard {
         entry.stalled_since = (len != 0).then_some(now);
         if len <= limits::OUTPUT_LOW && std::mem::take(&mut entry.holds_producer) {
             self.release_producer(conn, now);
+        }
+        if let Some(entry) = self.conns.get(conn)
+            && let Role::Client(client) = &entry.role
+            && len <= limits::OUTPUT_LOW
+            && entry.is_paused
+            && client.busy == Busy::No
+        {
+            // It has read its answers: its next request is due.
+            self.ready.push_back(conn);
         }
         self.near_sent(conn);
     }

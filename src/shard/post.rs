@@ -172,6 +172,16 @@ impl Shard {
             }
         }
         let kind = if is_request(&incoming) { Kind::Request } else { Kind::Notice };
+        if kind == Kind::Notice
+            && incoming.is_method("notifications/cancelled")
+            && self.command(incoming.server).is_some()
+        {
+            // All clients share the process, whose ids are ours: it would cancel for somebody
+            // else. In this revision clients cancel by closing the stream.
+            self.counters.dropped += 1;
+            self.accept(conn, now);
+            return;
+        }
         if let Some(exchange) = self.begin(conn, kind, &incoming, now) {
             self.forward(exchange, &incoming, now);
         }
@@ -352,6 +362,7 @@ impl Shard {
             retried: false,
             relayed: None,
             wants_logs: envelope.meta_log_level.is_some(),
+            server_session: None,
             last_event_id: None,
             retry: limits::RESUME_PAUSE,
             resume_at: None,
@@ -427,6 +438,7 @@ impl Shard {
             retried: false,
             relayed: None,
             wants_logs: false,
+            server_session: None,
             last_event_id: None,
             retry: limits::RESUME_PAUSE,
             resume_at: None,

@@ -1,6 +1,6 @@
 //! The lives of child processes: started on demand, restarted with pauses, stopped with grace.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -54,6 +54,7 @@ impl Shard {
             backlog: Vec::new(),
             backlog_len: 0,
             pending: HashMap::default(),
+            given_up: VecDeque::new(),
             next_id: 1,
             welcome: None,
             asked: Vec::new(),
@@ -257,6 +258,16 @@ impl Shard {
             process.has_exited = true;
         }
         self.process_ended(id, Refusal::Unreachable, now);
+    }
+
+    /// There is no room for the process now: nothing ran, so the next need not wait.
+    pub(super) fn process_refused(&mut self, id: ProcessId, reason: &str, now: Instant) {
+        self.report_process(id, reason, now);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.has_exited = true;
+            process.state = State::Stopping;
+        }
+        self.process_ended(id, Refusal::Full, now);
     }
 
     pub(super) fn process_exited(&mut self, id: ProcessId, how: &str, now: Instant) {

@@ -515,7 +515,7 @@ impl Shard {
             return;
         }
         if let Some(session) = session
-            && self.is_session_lost(session, kind, (status, bytes))
+            && self.is_session_lost(key, (status, bytes))
         {
             self.session_lost(session, key, now);
             return;
@@ -537,10 +537,10 @@ impl Shard {
 
     /// Whether the server has forgotten the session. 404 says so; some servers say 400 and a
     /// sentence about the session instead.
-    fn is_session_lost(&self, key: SessionKey, kind: Kind, (status, body): (u16, &[u8])) -> bool {
-        let link = self.sessions.get(key).map(|session| &session.link);
-        let has_id = matches!(link, Some(Link::Http { id: Some(_), .. }));
-        let is_in_session = matches!(kind, Kind::Request | Kind::Notice | Kind::Listen);
+    fn is_session_lost(&self, key: ExchangeId, (status, body): (u16, &[u8])) -> bool {
+        let Some(exchange) = self.exchanges.get(key) else { return false };
+        let has_id = exchange.server_session.is_some();
+        let is_in_session = matches!(exchange.kind, Kind::Request | Kind::Notice | Kind::Listen);
         let says_so = || {
             let body = body.to_ascii_lowercase();
             memchr::memmem::find(&body, b"session").is_some()

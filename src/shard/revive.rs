@@ -12,13 +12,25 @@ use crate::shard::Shard;
 impl Shard {
     /// The HTTP server does not know the session of this exchange any more.
     pub(super) fn session_lost(&mut self, key: SessionKey, exchange: ExchangeId, now: Instant) {
-        let retried = self.exchanges.get(exchange).is_none_or(|exchange| exchange.retried);
+        if self.is_answer(exchange) {
+            // The question went with the session that was lost.
+            self.notice_taken(exchange, now);
+            return;
+        }
+        let sent = self.exchanges.get(exchange);
+        let retried = sent.is_none_or(|exchange| exchange.retried);
+        let used = sent.and_then(|exchange| exchange.server_session.clone());
         let Some(session) = self.sessions.get_mut(key) else { return };
         let is_lost = retried || session.is_irreplaceable || !session.is_open;
         let (initialize, server) = (session.initialize.clone(), session.server);
         let Link::Http { id, revival, .. } = &mut session.link else { return };
         if let Some(revival) = revival {
             revival.waiting.push(exchange);
+            return;
+        }
+        if !retried && used != *id {
+            // While this was on its way, another exchange has had the session set up again.
+            self.http_retry(exchange, now);
             return;
         }
         *id = None;
@@ -30,6 +42,12 @@ impl Shard {
         let steps = messages.chain(session.setup.iter().map(|setup| setup.message.clone()));
         *revival = Some(Revival { waiting: vec![exchange], steps: steps.collect() });
         session.questions.clear();
+        for stale in session.exchanges.clone() {
+            let is_unsent = self.exchanges.get(stale).is_some_and(|e| e.via == Via::Nothing);
+            if is_unsent && self.is_answer(stale) {
+                self.notice_taken(stale, now);
+            }
+        }
         match self.begin_own(Kind::Handshake, (Some(key), server), initialize, now) {
             Some(handshake) => self.http_send(handshake, now),
             None => self.revive_failed(key, now),
@@ -62,16 +80,22 @@ impl Shard {
         let waiting = slot.take().map(|revival| revival.waiting).unwrap_or_default();
         self.counters.revived += 1;
         for key in waiting {
-            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
-            exchange.retried = true;
-            exchange.via = Via::Nothing;
-            // Only a notice with an id is an answer: to a question of the session that was lost.
-            if exchange.kind == Kind::Notice && !exchange.id.is_empty() {
-                self.notice_taken(key, now);
-            } else {
-                self.http_send(key, now);
-            }
+            self.http_retry(key, now);
         }
+    }
+
+    /// Sends an exchange that the server has refused once more, to a session that it knows.
+    fn http_retry(&mut self, key: ExchangeId, now: Instant) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.retried = true;
+        exchange.via = Via::Nothing;
+        self.http_send(key, now);
+    }
+
+    /// Whether this is a client's answer to a question of the server: a notice with an id.
+    fn is_answer(&self, key: ExchangeId) -> bool {
+        let exchange = self.exchanges.get(key);
+        exchange.is_some_and(|it| it.kind == Kind::Notice && !it.id.is_empty())
     }
 
     /// It could not be set up again: the client must begin anew.

@@ -123,6 +123,24 @@ impl Shard {
         self.process_write(process, Bytes::from(line), now);
     }
 
+    /// The process was told to drop this, or has taken too long: it may still talk about it. A
+    /// process that is not shared belongs to one client, whom that may reach.
+    pub(super) fn stdio_give_up(
+        &mut self,
+        process: ProcessId,
+        number: u64,
+        session: Option<SessionKey>,
+    ) {
+        let Some(process) = self.processes.get_mut(&process) else { return };
+        if matches!(process.user, User::Session(_)) || !process.pending.contains_key(&number) {
+            return;
+        }
+        if limits::GIVEN_UP_MAX <= process.given_up.len() {
+            process.given_up.pop_front();
+        }
+        process.given_up.push_back((number, session));
+    }
+
     /// The process need not answer this any more.
     pub(super) fn stdio_forget(&mut self, process: ProcessId, number: u64, now: Instant) {
         if let Some(process) = self.processes.get_mut(&process) {
@@ -172,6 +190,7 @@ impl Shard {
         process.has_answered = true;
         let key = number.and_then(|number| process.pending.get(&number).copied());
         let Some(key) = key else {
+            process.given_up.retain(|(given_up, _)| Some(*given_up) != number);
             // Late answers to cancelled requests are normal; so is an id of null.
             self.counters.dropped += 1;
             return;
@@ -253,14 +272,21 @@ impl Shard {
             process.asked.push((Bytes::copy_from_slice(question), session));
         }
         self.counters.forwarded += 1;
+        if let Some(exchange) = self.newest_request(session) {
+            // It waits for the client now.
+            self.exchange_alive(exchange, now);
+        }
         self.deliver(session, bytes, now);
     }
 
-    /// The only session with a request in flight at a shared process: it must be meant.
+    /// The only session with a request in flight at a shared process: it must be meant. Requests
+    /// that were given up count: the process may still ask for them.
     fn only_session(&self, id: ProcessId) -> Option<SessionKey> {
-        let pending = self.processes.get(&id)?.pending.values();
-        let mut sessions =
-            pending.filter_map(|key| self.exchanges.get(*key).and_then(|e| e.session));
+        let process = self.processes.get(&id)?;
+        let pending = process.pending.values();
+        let pending = pending.filter_map(|key| self.exchanges.get(*key).and_then(|e| e.session));
+        let given_up = process.given_up.iter().filter_map(|(_, session)| *session);
+        let mut sessions = pending.chain(given_up);
         let first = sessions.next()?;
         sessions.all(|other| other == first).then_some(first)
     }
@@ -330,6 +356,7 @@ impl Shard {
             })
         });
         if let Some(exchange) = of_token {
+            self.exchange_alive(exchange, now);
             self.answer_event(exchange, &[bytes], now);
         } else if &*method == b"notifications/message" || &*method == b"notifications/cancelled" {
             self.deliver(key, bytes, now);
@@ -414,7 +441,7 @@ impl Shard {
             .copied()
             .filter(|key| self.exchanges.get(*key).is_some_and(|exchange| exchange.wants_logs));
         match (wanting.next(), wanting.next()) {
-            (Some(key), None) => self.answer_event(key, &[bytes], now),
+            (Some(key), None) if process.given_up.is_empty() => self.answer_event(key, &[bytes], now),
             _ => self.counters.dropped += 1,
         }
     }
@@ -438,6 +465,7 @@ impl Shard {
         };
         let mut text = Vec::with_capacity(bytes.len() + token.len());
         rpc::splice(&mut text, bytes, &[(span, &token)]);
+        self.exchange_alive(key, now);
         self.answer_event(key, &[&text], now);
     }
 

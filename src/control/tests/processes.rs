@@ -148,7 +148,7 @@ async fn no_more_processes_than_allowed() {
     assert!(matches!(start(&mut bench, keys[0]), Reply::Started(_)));
     assert!(matches!(start(&mut bench, keys[0]), Reply::Failed(_)));
     assert!(matches!(start(&mut bench, keys[1]), Reply::Started(_)));
-    let Reply::Failed(words) = start(&mut bench, keys[2]) else { panic!("started") };
+    let Reply::Full(words) = start(&mut bench, keys[2]) else { panic!("started") };
     assert!(words.contains("all 2 processes"), "{words}");
     bench.processes.stop(keys[0], Duration::ZERO);
     bench.processes.reap(bench.ended.recv().await.unwrap());

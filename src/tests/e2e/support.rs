@@ -1,8 +1,8 @@
 //! Programs for tests: found, started, awaited and stopped.
 //!
 //! Every program is the leader of a process group of its own, which dies with its [`Process`].
-//! Nothing waits longer than [`PATIENCE`] without being told so, and what a program wrote is
-//! printed where its test fails.
+//! Nothing waits longer than [`PATIENCE`] without being told so, and what a program wrote last
+//! is printed where its test fails.
 
 use std::env::current_exe;
 use std::ffi::OsStr;
@@ -27,6 +27,9 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// How long a program has to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How much of what a program wrote is printed where its test fails.
+const TAIL_LINES: usize = 40;
+
 /// The root of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -48,14 +51,7 @@ pub(crate) fn peer(path: &str) -> PathBuf {
     path
 }
 
-/// Node 22 with a script of an installed package, such as `@modelcontextprotocol/…/index.js`.
-pub(crate) fn node(script: &str) -> Command {
-    let mut command = node22();
-    command.arg(peer("node_modules").join(script));
-    command
-}
-
-/// Node 22.
+/// Node 22, which runs every JavaScript peer.
 pub(crate) fn node22() -> Command {
     Command::new(peer("node_modules/node/bin/node"))
 }
@@ -164,8 +160,9 @@ impl Drop for Process {
         kill_process_group(self.pid(), Signal::KILL).unwrap_or_default();
         drop(self.child.wait());
         if panicking() {
-            let output = self.output();
-            eprintln!("--- {}\n{output}\n---", self.name);
+            self.output();
+            let tail = self.seen.len().saturating_sub(TAIL_LINES);
+            eprintln!("--- {}\n{}\n---", self.name, self.seen[tail..].join("\n"));
         }
     }
 }
@@ -269,7 +266,8 @@ impl HttpServer {
     /// The official server that can do everything in the legacy era.
     pub(crate) fn everything() -> Self {
         let port = free_port();
-        let mut command = node("@modelcontextprotocol/server-everything/dist/index.js");
+        let mut command = node22();
+        command.arg(peer("node_modules/@modelcontextprotocol/server-everything/dist/index.js"));
         let process = Process::start(command.arg("streamableHttp").env("PORT", port.to_string()));
         until("server-everything listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
         Self { process, url: format!("http://127.0.0.1:{port}/mcp") }

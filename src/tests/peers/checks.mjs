@@ -64,11 +64,12 @@ function textOf(result) {
   return texts.join("\n");
 }
 
-/** Calls `step.tool` and looks for `step.text` in what it says. */
+/** Calls `step.tool` and looks for `step.text` in what it says; `fails`: as an error. */
 export async function callAndLook(client, { tool, arguments: args, text, fails = false }) {
   const result = await client.callTool(tool, args, {});
-  assert(Boolean(result.isError) === fails, `${tool} said as ${result.isError ? "an error" : "a result"}: ${textOf(result)}`);
-  assert(textOf(result).includes(text), `${tool} said: ${textOf(result)}`);
+  const said = textOf(result);
+  assert(Boolean(result.isError) === fails, `isError of ${tool} is ${result.isError}: ${said}`);
+  assert(said.includes(text), `${tool} said: ${said}`);
 }
 
 async function echo(client, text) {

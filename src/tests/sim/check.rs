@@ -273,7 +273,10 @@ impl Check {
         let began = entry.began.unwrap_or(now);
         // Behind calls that hang, a call waits for a connection as long as it may take itself.
         let patience = if self.faults.slow || self.faults.hang { 330 } else { 170 };
-        if entry.what != Do::Listen && began + Duration::from_secs(patience) < now {
+        if entry.what != Do::Listen
+            && fate != Fate::Lost
+            && began + Duration::from_secs(patience) < now
+        {
             let took = (now - began).as_secs();
             self.violation(format!("call {call} took {took} s: {fate:?}"));
         }
@@ -288,7 +291,12 @@ impl Check {
             Fate::Lost => {
                 self.lost += 1;
                 let faults = self.faults;
-                let may_break = faults.net || faults.dead_readers || faults.die || faults.drain;
+                let may_break = faults.net
+                    || faults.dead_readers
+                    || faults.die
+                    || faults.drain
+                    || faults.hang
+                    || faults.race;
                 let entry = &self.calls[call];
                 if !may_break && !entry.cancelled {
                     let what = entry.what;
@@ -307,7 +315,13 @@ impl Check {
             "server_timeout" => {
                 faults.hang || call.what == Do::Hang || call.what == Do::Ask || faults.slow
             }
-            "server_died" => faults.die || faults.race || call.may_be_unknown || call.cancelled,
+            "server_died" => {
+                faults.die
+                    || faults.race
+                    || call.may_be_unknown
+                    || call.cancelled
+                    || call.what == Do::Cut
+            }
             "server_unreachable" => faults.die,
             "unknown_session" | "unknown_event" | "no_session" => {
                 faults.forget || faults.die || faults.drain || call.may_be_unknown

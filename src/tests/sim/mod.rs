@@ -5,7 +5,7 @@
 //! net      time, tasks, links                 check         what must hold, always
 //! client   what clients do                    reply         what they make of the answers
 //! request  the bytes they send                job           what servers do
-//! server_stdio, server_http                   random        repeatable chance
+//! server_stdio, server_http, server_answer    random        repeatable chance
 //! ```
 //!
 //! `SIM_SEED=n` replays one world and prints what happens in it, `SIM_SEEDS=n` lives more of
@@ -17,6 +17,7 @@ mod check;
 mod job;
 mod server_stdio;
 mod server_http;
+mod server_answer;
 mod request;
 mod reply;
 mod client;
@@ -30,7 +31,7 @@ use crate::admission::origin::Policy;
 use crate::shard::event::Event;
 use crate::shard::settings::Settings;
 use crate::telemetry::log::Format;
-use crate::tests::sim::check::{Check, Faults};
+use crate::tests::sim::check::{Check, Do, Fate, Faults};
 use crate::tests::sim::client::{Client, LEGACY};
 use crate::tests::sim::net::{Near, Net, Task};
 use crate::tests::sim::random::Random;
@@ -315,4 +316,43 @@ fn the_judge_notices_what_is_wrong() {
         });
         assert!(3 < noticed.count(), "{sabotage:?} went unnoticed");
     }
+}
+
+/// A panic inside the shard costs the connection whose request caused it, and nothing else.
+#[test]
+fn a_fault_costs_one_connection() {
+    let mut faulty = 0;
+    silently("a fault that a test asked for", || {
+        for seed in 0..40 {
+            let mut world = build(seed, false, Some(Sabotage::Fault));
+            for core in &mut world.cores {
+                core.shard.fault = Some(b"#c0s0r");
+            }
+            world.run(Duration::from_secs(400));
+            let panics: u64 = world.cores.iter().map(|core| core.shard.counters().panics).sum();
+            for call in world.check.calls.iter().filter(|call| call.client != 0) {
+                let is_fine = call.fate == Fate::Answered || call.cancelled || call.may_be_unknown;
+                // Subscriptions have no answer, and not every question finds somebody to ask, nor
+                // every server those who know no more than 2026-07-28.
+                let is_legacy = call.fate == Fate::Refused("legacy_server".to_owned());
+                let may_fail = is_legacy || matches!(call.what, Do::Listen | Do::Ask);
+                assert!(is_fine || may_fail, "seed {seed}: {call:?}");
+            }
+            faulty += u64::from(panics != 0);
+        }
+    });
+    assert!(10 < faulty, "only {faulty} worlds had a fault");
+}
+
+/// Runs something without a word about panics that say this.
+fn silently(what: &'static str, run: impl FnOnce()) {
+    let before = Arc::new(std::panic::take_hook());
+    let others = Arc::clone(&before);
+    std::panic::set_hook(Box::new(move |info| {
+        if info.payload_as_str() != Some(what) {
+            others(info);
+        }
+    }));
+    run();
+    std::panic::set_hook(Box::new(move |info| before(info)));
 }

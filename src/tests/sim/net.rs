@@ -252,7 +252,8 @@ impl Net {
     pub(super) fn open(&mut self, peer: Peer, near: Near) -> LinkId {
         let pace = self.pace(peer);
         let rooms = [1024, 16 * 1024, 200 * 1024, 4 * 1024 * 1024];
-        let room = if self.random.chance(10) { 7 } else { *self.random.pick(&rooms) };
+        let room =
+            if self.random.chance(10) && pace.read_ms == 0 { 7 } else { *self.random.pick(&rooms) };
         self.links.push(Link {
             peer,
             near,
@@ -436,7 +437,7 @@ impl Net {
     }
 }
 
-/// What a [`Task::Answer`] is made of.
+/// A shard as it is called inside.
 pub(super) fn shard_id(shard: usize) -> ShardId {
     ShardId(u16::try_from(shard).unwrap())
 }

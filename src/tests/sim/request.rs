@@ -105,7 +105,8 @@ pub(super) fn message(call: &Call, tag: &str, modern: bool, random: &mut Random)
         0 => format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#),
         1 => format!(r#"{{"method":"{method}","params":{params},"jsonrpc":"2.0","id":{id}}}"#),
         _ => format!(
-            "{{\n  \"jsonrpc\": \"2.0\",\r\n  \"method\": \"{method}\",\n  \"id\": {id},\n  \"params\": {params}\n}}\n"
+            "{{\n  \"jsonrpc\": \"2.0\",\r\n  \"method\": \"{method}\",\n  \"id\": {id},\n  \
+             \"params\": {params}\n}}\n"
         ),
     }
 }

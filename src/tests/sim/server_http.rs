@@ -9,7 +9,7 @@ use wire::rpc::{self, Envelope, Kind};
 
 use crate::tests::sim::check::{LIMITS, Tag};
 use crate::tests::sim::job::{Place, Step, Stream, welcome};
-use crate::tests::sim::net::{End, LinkId, Task};
+use crate::tests::sim::net::{End, LinkId};
 use crate::tests::sim::server_stdio::{Tools, answered, job, raw, short};
 
 #[derive(Debug)]
@@ -22,12 +22,12 @@ struct Session {
 }
 
 #[derive(Debug, Default)]
-struct Conn {
+pub(super) struct Conn {
     buffer: Vec<u8>,
-    is_busy: bool,
+    pub(super) is_busy: bool,
     /// What it said of the current response.
-    is_chunked: bool,
-    closes: bool,
+    pub(super) is_chunked: bool,
+    pub(super) closes: bool,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(super) struct Server {
     sessions_count: u32,
     /// What it asked without a session.
     questions: Vec<String>,
-    conns: BTreeMap<LinkId, Conn>,
+    pub(super) conns: BTreeMap<LinkId, Conn>,
 }
 
 /// All HTTP servers, by their place in the catalog.
@@ -237,8 +237,8 @@ impl Http {
             let method = envelope.method.map(|it| it.decode(body).into_owned());
             let name = envelope.name.map(|it| it.decode(body).into_owned());
             let (seen_method, seen_name) = &head.mirrored;
-            if seen_method.as_ref().map(|it| it.as_bytes()) != method.as_deref()
-                || seen_name.as_ref().map(|it| it.as_bytes()) != name.as_deref()
+            if seen_method.as_ref().map(String::as_bytes) != method.as_deref()
+                || seen_name.as_ref().map(String::as_bytes) != name.as_deref()
                 || head.session.is_some()
             {
                 tools.check.violation("a modern request has lost its headers".to_owned());
@@ -329,7 +329,9 @@ impl Http {
         let is_there = |place: &Place| matches!(place, Place::Http(it) if it.session.as_ref() == Some(session));
         let Some(job) = tools.jobs.find(&raw(envelope.request_id, body), is_there) else { return };
         tools.check.calls[tools.jobs.list[job].tag.call].withdrawn = true;
-        if tools.net.random.chance(50) {
+        let is_events =
+            matches!(&tools.jobs.list[job].place, Place::Http(stream) if stream.is_events);
+        if is_events && tools.net.random.chance(50) {
             // Others answer nevertheless, which they may.
             tools.jobs.list[job].is_over = true;
             self.finish(job, tools);
@@ -527,116 +529,6 @@ impl Http {
                 self.end(server, listener, tools);
             }
         }
-    }
-
-    fn hang_up(&mut self, server: usize, link: LinkId, tools: &mut Tools<'_>) {
-        self.servers.get_mut(&server).unwrap().conns.remove(&link);
-        let end = *tools.net.random.pick(&[End::Closed, End::Broken]);
-        tools.net.hang_up(link, end);
-    }
-
-    fn stream_head(&mut self, server: usize, link: LinkId, tools: &mut Tools<'_>) {
-        let entry = self.servers.get_mut(&server).unwrap();
-        let Some(conn) = entry.conns.get_mut(&link) else { return };
-        conn.is_chunked = tools.net.random.chance(80);
-        let framing = match (conn.is_chunked, conn.closes) {
-            (true, false) => "transfer-encoding: chunked\r\n",
-            (true, true) => "transfer-encoding: chunked\r\nconnection: close\r\n",
-            (false, _) => "",
-        };
-        conn.closes |= !conn.is_chunked;
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{framing}\r\n");
-        tools.net.write(link, head.as_bytes());
-    }
-
-    fn piece(&mut self, server: usize, link: LinkId, bytes: &[u8], tools: &mut Tools<'_>) {
-        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else {
-            return;
-        };
-        if !conn.is_chunked {
-            return tools.net.write(link, bytes);
-        }
-        let cut = tools.net.random.between(0, bytes.len());
-        for part in [&bytes[..cut], &bytes[cut..]] {
-            if !part.is_empty() {
-                tools.net.write(link, format!("{:x}\r\n", part.len()).as_bytes());
-                tools.net.write(link, part);
-                tools.net.write(link, b"\r\n");
-            }
-        }
-    }
-
-    fn end(&mut self, server: usize, link: LinkId, tools: &mut Tools<'_>) {
-        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else {
-            return;
-        };
-        if conn.is_chunked {
-            tools.net.write(link, b"0\r\n\r\n");
-        }
-        self.is_free(server, link, tools);
-    }
-
-    /// A response is complete.
-    fn is_free(&mut self, server: usize, link: LinkId, tools: &mut Tools<'_>) {
-        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else {
-            return;
-        };
-        conn.is_busy = false;
-        if conn.closes {
-            self.servers.get_mut(&server).unwrap().conns.remove(&link);
-            tools.net.hang_up(link, End::Closed);
-        } else if tools.check.faults.race && tools.net.random.chance(40) {
-            let delay = tools.net.random.millis(3000);
-            tools.net.after(delay, Task::Close { link });
-        }
-    }
-
-    /// Closes a connection that nothing happens on.
-    pub(super) fn close_idle(&mut self, server: usize, link: LinkId, tools: &mut Tools<'_>) {
-        let conns = &mut self.servers.get_mut(&server).unwrap().conns;
-        if conns.get(&link).is_some_and(|conn| !conn.is_busy) {
-            self.hang_up(server, link, tools);
-        }
-    }
-
-    /// A whole response at once.
-    fn respond(
-        &mut self,
-        server: usize,
-        link: LinkId,
-        (status, content_type, lines): (u16, &str, &str),
-        body: &str,
-        tools: &mut Tools<'_>,
-    ) {
-        let Some(conn) = self.servers.get_mut(&server).unwrap().conns.get_mut(&link) else {
-            return;
-        };
-        let mut head = format!("HTTP/1.1 {status} X\r\n{lines}");
-        if !content_type.is_empty() {
-            head += &format!("content-type: {content_type}\r\n");
-        }
-        let framing = if body.is_empty() { 0 } else { tools.net.random.below(4) };
-        conn.is_chunked = framing == 1;
-        conn.closes |= framing == 2;
-        match framing {
-            1 => head += "transfer-encoding: chunked\r\n",
-            2 => {}
-            _ => head += &format!("content-length: {}\r\n", body.len()),
-        }
-        if conn.closes {
-            head += "connection: close\r\n";
-        }
-        head += "\r\n";
-        let bytes = if tools.net.random.chance(10) {
-            format!("HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n{head}")
-        } else {
-            head
-        };
-        tools.net.write(link, bytes.as_bytes());
-        if !body.is_empty() {
-            self.piece(server, link, body.as_bytes(), tools);
-        }
-        self.end(server, link, tools);
     }
 }
 

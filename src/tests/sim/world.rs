@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{ConnId, ProcessId};
+use crate::ids::{ConnId, ProcessId, Ticket};
 use crate::limits;
 use crate::output::Output;
 use crate::shard::Shard;
@@ -39,6 +39,8 @@ pub(super) enum Sabotage {
     Repeat,
     /// Bytes for a client vanish on their way.
     Swallow,
+    /// The gateway itself is at fault.
+    Fault,
 }
 
 #[derive(Debug)]
@@ -208,21 +210,7 @@ impl World {
                 self.net.trace("  mail", u64::from(to.0), 0);
                 self.net.post(shard, usize::from(to.0), Parcel::Letter(letter));
             }
-            Action::Ask { ticket, question } => {
-                let delay = self.net.random.millis(60);
-                let task = match question {
-                    Question::Resolve { port, .. } => {
-                        let fails = self.check.faults.die && self.net.random.chance(20);
-                        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                        let addrs = if fails { Vec::new() } else { vec![addr] };
-                        Task::Resolved { shard, ticket, addrs }
-                    }
-                    Question::Start { server, process } => {
-                        Task::Start { shard, ticket, server: usize::from(server.0), process }
-                    }
-                };
-                self.net.after(delay, task);
-            }
+            Action::Ask { ticket, question } => self.ask(shard, ticket, question),
             Action::Stop { process, grace } => {
                 if let Some(process) = self.stdio.find(shard, process) {
                     self.net.after(grace * 2, Task::Exit { process, how: "signal 9" });
@@ -230,6 +218,23 @@ impl World {
             }
             Action::Quit => self.quit(shard),
         }
+    }
+
+    /// The control thread answers after a while.
+    fn ask(&mut self, shard: usize, ticket: Ticket, question: Question) {
+        let delay = self.net.random.millis(60);
+        let task = match question {
+            Question::Resolve { port, .. } => {
+                let fails = self.check.faults.die && self.net.random.chance(20);
+                let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                let addrs = if fails { Vec::new() } else { vec![addr] };
+                Task::Resolved { shard, ticket, addrs }
+            }
+            Question::Start { server, process } => {
+                Task::Start { shard, ticket, server: usize::from(server.0), process }
+            }
+        };
+        self.net.after(delay, task);
     }
 
     fn on_link(

@@ -1,1 +1,12 @@
-//! Raw HTTP and processes.
+//! The edges of the gateway: what hostile, broken, slow and dying peers meet.
+
+mod http;
+mod recorder;
+mod rig;
+
+mod statuses;
+mod smuggling;
+mod hostile;
+mod bytes;
+mod headers;
+mod sessions;

@@ -1,0 +1,191 @@
+//! The clients of four SDKs do everything that they can through the gateway, in each era.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::{Pair, entry_point, script};
+use crate::support::{Gateway, HttpServer, Process, example, node22, peer};
+
+/// One client with all its checks, which have time limits of their own.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// What the client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Legacy,
+    /// Whatever the server does; the newer, if it does both.
+    Auto,
+    Modern,
+}
+
+use Mode::{Auto, Legacy, Modern};
+
+/// What is expected of the server; a key of `servers.json`.
+#[derive(Clone, Copy, Debug)]
+enum Server {
+    /// Both eras.
+    Fixture,
+    /// Legacy only.
+    Everything,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Sdk {
+    TypeScript1,
+    TypeScript2,
+    Python1,
+    Python2,
+    Rust,
+}
+
+type Client = (Sdk, Mode);
+
+const TYPESCRIPT: [Client; 4] = [
+    (Sdk::TypeScript1, Legacy),
+    (Sdk::TypeScript2, Legacy),
+    (Sdk::TypeScript2, Auto),
+    (Sdk::TypeScript2, Modern),
+];
+const PYTHON: [Client; 4] =
+    [(Sdk::Python1, Legacy), (Sdk::Python2, Legacy), (Sdk::Python2, Auto), (Sdk::Python2, Modern)];
+const RUST: [Client; 3] = [(Sdk::Rust, Legacy), (Sdk::Rust, Auto), (Sdk::Rust, Modern)];
+
+#[test]
+fn typescript_clients_use_an_http_server_of_both_eras() {
+    check(fixture_over_http, Server::Fixture, &TYPESCRIPT);
+}
+
+#[test]
+fn python_clients_use_an_http_server_of_both_eras() {
+    check(fixture_over_http, Server::Fixture, &PYTHON);
+}
+
+#[test]
+fn rust_clients_use_an_http_server_of_both_eras() {
+    check(fixture_over_http, Server::Fixture, &RUST);
+}
+
+#[test]
+fn typescript_clients_use_a_child_process_of_both_eras() {
+    check(Pair::fixture_over_stdio, Server::Fixture, &TYPESCRIPT);
+}
+
+#[test]
+fn python_clients_use_a_child_process_of_both_eras() {
+    check(Pair::fixture_over_stdio, Server::Fixture, &PYTHON);
+}
+
+#[test]
+fn rust_clients_use_a_child_process_of_both_eras() {
+    check(Pair::fixture_over_stdio, Server::Fixture, &RUST);
+}
+
+#[test]
+fn typescript_clients_use_a_legacy_http_server() {
+    check(everything_over_http, Server::Everything, &TYPESCRIPT);
+}
+
+#[test]
+fn python_clients_use_a_legacy_http_server() {
+    check(everything_over_http, Server::Everything, &PYTHON);
+}
+
+#[test]
+fn rust_clients_use_a_legacy_http_server() {
+    check(everything_over_http, Server::Everything, &RUST);
+}
+
+#[test]
+fn typescript_clients_use_a_legacy_child_process() {
+    check(everything_over_stdio, Server::Everything, &TYPESCRIPT);
+}
+
+#[test]
+fn python_clients_use_a_legacy_child_process() {
+    check(everything_over_stdio, Server::Everything, &PYTHON);
+}
+
+#[test]
+fn rust_clients_use_a_legacy_child_process() {
+    check(everything_over_stdio, Server::Everything, &RUST);
+}
+
+/// The gateway does not translate between the eras: a modern client that does not fall back is
+/// told so by its own SDK, by the server, or by the gateway in place of a child process.
+#[test]
+fn a_client_that_insists_on_the_modern_era_learns_that_the_server_has_none() {
+    let http = everything_over_http();
+    let stdio = everything_over_stdio();
+    for (pair, answer) in [
+        (&http, "Bad Request: Server not initialized"),
+        (&stdio, "This server knows only the initialize handshake."),
+    ] {
+        for (sdk, text) in [
+            (Sdk::TypeScript2, "the server did not offer pinned protocol version 2026-07-28"),
+            // Its pin asks nobody: the first request fails.
+            (Sdk::Python2, answer),
+            (Sdk::Rust, answer),
+        ] {
+            let output = run(&pair.gateway, Server::Everything, (sdk, Modern)).unwrap_err();
+            assert!(output.contains(text), "{sdk:?}: no `{text}` in:\n{output}");
+        }
+    }
+}
+
+fn fixture_over_http() -> Pair {
+    Pair::over_http(HttpServer::fixture())
+}
+
+fn everything_over_http() -> Pair {
+    Pair::over_http(HttpServer::everything())
+}
+
+fn everything_over_stdio() -> Pair {
+    let node = node22();
+    let server = peer("node_modules").join(entry_point("everything"));
+    let command = ["--".as_ref(), node.get_program(), server.as_os_str(), "stdio".as_ref()];
+    Pair { gateway: Gateway::run(command), _server: None }
+}
+
+/// Runs the clients that need an era that the server has, one after the other. Each gets a server
+/// of its own: a process that serves all stateless requests keeps its logs to itself as long as
+/// they may belong to a request that was cancelled.
+fn check(start: impl Fn() -> Pair, server: Server, clients: &[Client]) {
+    for client in clients {
+        if let (Server::Everything, (_, Modern)) = (server, client) {
+            continue;
+        }
+        if let Err(output) = run(&start().gateway, server, *client) {
+            panic!("{client:?} failed:\n{output}");
+        }
+    }
+}
+
+/// Runs one client; what it printed, as an error if it failed.
+fn run(gateway: &Gateway, server: Server, (sdk, mode): Client) -> Result<String, String> {
+    let mut command = match sdk {
+        Sdk::TypeScript1 => interpreted(node22(), "ts_v1.mjs"),
+        Sdk::TypeScript2 => interpreted(node22(), "ts_v2.mjs"),
+        Sdk::Python1 => interpreted(Command::new(peer("py1/bin/python")), "py1.py"),
+        Sdk::Python2 => interpreted(Command::new(peer("py2/bin/python")), "py2.py"),
+        Sdk::Rust => Command::new(example("rust_client")),
+    };
+    let server = match server {
+        Server::Fixture => "fixture",
+        Server::Everything => "everything",
+    };
+    let mode = match mode {
+        Legacy => "legacy",
+        Auto => "auto",
+        Modern => "modern",
+    };
+    command.args([&gateway.url(), "--server", server, "--mode", mode]);
+    let mut process = Process::start(command.stdin(Stdio::null()));
+    let status = process.end(PATIENCE);
+    if status.success() { Ok(process.output()) } else { Err(process.output()) }
+}
+
+fn interpreted(mut interpreter: Command, name: &str) -> Command {
+    interpreter.arg(script(name));
+    interpreter
+}
