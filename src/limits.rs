@@ -49,6 +49,12 @@ pub const SESSION_EXCHANGES_MAX: usize = 1024;
 pub const SESSION_QUESTIONS_MAX: usize = 256;
 /// Messages remembered to set up a restarted server (log level, subscriptions).
 pub const SESSION_SETUP_MAX: usize = 64;
+/// Bytes of each of them; a session with a longer one is not set up again.
+pub const SESSION_SETUP_LEN_MAX: usize = 4096;
+/// Bytes of `initialize`, which is remembered as well.
+pub const SESSION_INITIALIZE_LEN_MAX: usize = 256 * 1024;
+/// Bytes of a JSON-RPC id or a progress token.
+pub const ID_LEN_MAX: usize = 1024;
 
 /// Events one session keeps for resumption, and their bytes.
 pub const REPLAY_EVENTS_MAX: usize = 512;
@@ -65,6 +71,8 @@ pub const SERVER_CONNS_MAX: usize = 2048;
 pub const SERVER_IDLE_MAX: usize = 256;
 /// Requests that a shared child process was not waited for and that it may still talk about.
 pub const GIVEN_UP_MAX: usize = 1024;
+/// How long it is expected to.
+pub const GIVEN_UP_TIME: Duration = Duration::from_secs(5);
 /// Child processes of one server, unless configured.
 pub const PROCESSES_MAX: usize = 128;
 

@@ -45,8 +45,8 @@ pub enum Refusal {
     NoSession,
     /// The session has ended or never was.
     UnknownSession,
-    /// `initialize` within a session.
-    InitializeInSession,
+    /// An id or a progress token that is too long to be one.
+    LongId,
     /// `MCP-Protocol-Version` names a revision that we do not know.
     Version,
     /// The same for 2026-07-28 and later: has a code of its own.
@@ -88,7 +88,7 @@ impl Refusal {
             | Self::Rpc(_)
             | Self::Batch
             | Self::NoSession
-            | Self::InitializeInSession
+            | Self::LongId
             | Self::Version
             | Self::ModernVersion
             | Self::HeaderMismatch
@@ -149,7 +149,7 @@ impl Refusal {
             Self::Batch => "bad_batch",
             Self::NoSession => "no_session",
             Self::UnknownSession => "unknown_session",
-            Self::InitializeInSession => "initialize_in_session",
+            Self::LongId => "long_id",
             Self::Version | Self::ModernVersion => "unsupported_version",
             Self::HeaderMismatch => "header_mismatch",
             Self::Metadata => "missing_metadata",
@@ -187,9 +187,7 @@ impl Refusal {
             Self::Batch => "Batches exist only in revision 2025-03-26, without initialize in them.",
             Self::NoSession => "Send initialize first, then its Mcp-Session-Id with every request.",
             Self::UnknownSession => "This session has ended or never was; send initialize again.",
-            Self::InitializeInSession => {
-                "This session is initialized; start another without its id."
-            }
+            Self::LongId => "Ids and progress tokens have at most 1024 bytes.",
             Self::Version | Self::ModernVersion => "This protocol version is not supported.",
             Self::HeaderMismatch => {
                 "MCP-Protocol-Version, Mcp-Method and Mcp-Name must be sent and equal the body."

@@ -121,16 +121,30 @@ impl<K: Key, T> Table<K, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ExchangeId;
+
+    #[derive(Clone, Copy)]
+    struct Id(u32, u32);
+
+    impl Key for Id {
+        fn new(index: u32, generation: u32) -> Self {
+            Self(index, generation)
+        }
+        fn index(self) -> u32 {
+            self.0
+        }
+        fn generation(self) -> u32 {
+            self.1
+        }
+    }
 
     #[test]
     fn an_old_key_never_reaches_the_next_user_of_its_slot() {
-        let mut table: Table<ExchangeId, &str> = Table::new(1);
+        let mut table: Table<Id, &str> = Table::new(1);
         let old = table.insert("old").unwrap();
         assert_eq!(table.insert("no room"), Err("no room"));
         assert_eq!(table.remove(old), Some("old"));
         let new = table.insert("new").unwrap();
-        assert_eq!((old.index, table.get(old)), (new.index, None));
+        assert_eq!((old.0, table.get(old)), (new.0, None));
         assert_eq!(table.remove(old), None);
         assert_eq!((table.get(new), table.len()), (Some(&"new"), 1));
     }

@@ -58,8 +58,6 @@ pub enum Sink {
         status: u16,
         /// What came so far.
         bytes: Vec<u8>,
-        /// The server's session id.
-        session: Option<Bytes>,
         /// The media type.
         content_type: Option<Box<[u8]>>,
     },

@@ -24,6 +24,8 @@ pub struct Process {
     pub conn: Option<ConnId>,
     /// A line that is not complete.
     pub line: Vec<u8>,
+    /// Whether the rest of an over-long line is to come.
+    pub is_skipping: bool,
     /// Messages that wait until it is ready.
     pub backlog: Vec<Bytes>,
     /// Bytes in `backlog`.
@@ -32,7 +34,7 @@ pub struct Process {
     pub pending: HashMap<u64, ExchangeId, foldhash::fast::RandomState>,
     /// Requests, and their sessions, that nobody waits for any more although it has not answered
     /// them. What it says may still be about one of these.
-    pub given_up: VecDeque<(u64, Option<SessionKey>)>,
+    pub given_up: VecDeque<(u64, Option<SessionKey>, Instant)>,
     /// The id of the next request.
     pub next_id: u64,
     /// What it answered to `initialize`, if it is shared.

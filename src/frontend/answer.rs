@@ -1,6 +1,6 @@
 //! The response heads that clients get.
 
-use wire::http1::{HEAD_END, write_header, write_length, write_status_line};
+use wire::http1::{HEAD_END, is_field_value, write_header, write_length, write_status_line};
 
 use crate::refusal::write_cors;
 
@@ -59,6 +59,8 @@ impl Head<'_> {
             write_header(out, "connection", b"close");
         }
         match self.body {
+            // RFC 9110, section 8.6: not with 204.
+            Body::Length(_) if self.status == 204 => {}
             Body::Length(len) => write_length(out, len),
             Body::Chunked => write_header(out, "transfer-encoding", b"chunked"),
             Body::UntilClose => {}
@@ -68,16 +70,16 @@ impl Head<'_> {
 }
 
 /// Appends the answer to a browser's preflight request (Fetch standard, section 4.8).
-pub fn write_preflight(out: &mut Vec<u8>, origin: &[u8], keep_alive: bool) {
+///
+/// `asked` are the headers that the page wants to send: any may be sent, for what they mean is
+/// checked when they come (`Mcp-Param-*` has no end).
+pub fn write_preflight(out: &mut Vec<u8>, (origin, asked): (&[u8], &[u8]), keep_alive: bool) {
     write_status_line(out, 204);
     write_cors(out, Some(origin));
     write_header(out, "access-control-allow-methods", b"GET, POST, DELETE");
-    write_header(
-        out,
-        "access-control-allow-headers",
-        b"Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, \
-          MCP-Protocol-Version, Mcp-Method, Mcp-Name",
-    );
+    if !asked.is_empty() && is_field_value(asked) {
+        write_header(out, "access-control-allow-headers", asked);
+    }
     write_header(out, "access-control-max-age", b"600");
     if !keep_alive {
         write_header(out, "connection", b"close");

@@ -13,9 +13,10 @@ use crate::ids::ProcessId;
 use crate::limits;
 use crate::message::Revision;
 use crate::session::id::SessionId;
-use crate::session::replay::Replay;
+use crate::session::replay::{From, Replay};
 use crate::timers::Wish;
 use crate::upstream::catalog::ServerId;
+use crate::upstream::restart::Restart;
 
 /// A client's session with one server.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Session {
     pub link: Link,
     /// Event streams.
     pub replay: Replay,
+    /// The pause before its process is started again.
+    pub restart: Restart,
     /// Ids (raw JSON) of the server's requests that the client has not answered.
     pub questions: Vec<Bytes>,
     /// Exchanges in flight.
@@ -61,8 +64,10 @@ pub enum Link {
         id: Option<Bytes>,
         /// The GET stream from the server.
         listen: Option<ExchangeId>,
-        /// Last event id and pause of a GET stream that the server ended.
+        /// Last event id of a GET stream that the server ended.
         resume: Option<Bytes>,
+        /// Where the client that waits for the GET stream goes on with it.
+        from: From,
         /// What is left to do until the session is set up again at a server that had lost it.
         revival: Option<Revival>,
     },
@@ -80,7 +85,8 @@ pub struct Revival {
 /// A message to repeat when the server has to be set up again.
 #[derive(Debug)]
 pub struct Setup {
-    /// What it sets: a later message with the same key replaces it.
+    /// What it sets, a later message with the same key replaces it: the URI of a resource, or
+    /// nothing for the log level.
     pub key: Bytes,
     /// The message.
     pub message: Bytes,
@@ -90,7 +96,7 @@ impl Session {
     /// Remembers what `method` changes at the server. `subject`: the resource it is about.
     pub fn remember(&mut self, method: &[u8], subject: &[u8], message: impl FnOnce() -> Bytes) {
         let key = match method {
-            b"logging/setLevel" => Bytes::from_static(b"level"),
+            b"logging/setLevel" => Bytes::new(),
             b"resources/subscribe" | b"resources/unsubscribe" => Bytes::copy_from_slice(subject),
             _ => {
                 self.is_irreplaceable |= method.starts_with(b"tasks/");
@@ -101,11 +107,14 @@ impl Session {
         if method == b"resources/unsubscribe" {
             return;
         }
-        if limits::SESSION_SETUP_MAX <= self.setup.len() {
+        let message = message();
+        if limits::SESSION_SETUP_MAX <= self.setup.len()
+            || limits::SESSION_SETUP_LEN_MAX < message.len()
+        {
             self.is_irreplaceable = true;
             return;
         }
-        self.setup.push(Setup { key, message: message() });
+        self.setup.push(Setup { key, message });
     }
 
     /// Takes note of a request of the server, or refuses because there are too many.

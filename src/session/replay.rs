@@ -124,29 +124,26 @@ impl Replay {
     /// events are gone.
     pub fn attach(&mut self, number: u32, from: From, client: ConnId) -> Option<Vec<Bytes>> {
         let stream = self.get(number)?;
-        let from = match from {
-            From::After(event) => event.checked_add(1)?,
-            From::Start => 0,
-            From::Undelivered => stream.undelivered.max(stream.first()),
-        };
-        if from < stream.first() || stream.next < from {
-            return None;
-        }
+        let from = stream.start(from)?;
         let skip = usize::try_from(from - stream.first()).ok()?;
         stream.client = Some(client);
         stream.undelivered = stream.next;
         Some(stream.kept.iter().skip(skip).cloned().collect())
     }
 
-    /// Keeps only the newest event of each stream, because all sessions together keep too much.
-    pub fn trim(&mut self) {
+    /// Keeps nothing, because all sessions together keep too much: what was sent cannot be asked
+    /// for again.
+    pub fn clear(&mut self) {
         for stream in &mut self.streams {
-            let surplus = stream.kept.len().saturating_sub(1);
-            for event in stream.kept.drain(..surplus) {
-                self.events -= 1;
-                self.len -= event.len();
-            }
+            stream.kept.clear();
         }
+        (self.events, self.len) = (0, 0);
+    }
+
+    /// Whether a stream can be gone on with from there.
+    pub fn can_attach(&self, number: u32, from: From) -> bool {
+        let stream = self.streams.iter().find(|stream| stream.number == number);
+        stream.is_some_and(|stream| stream.start(from).is_some())
     }
 
     /// Drops the oldest events until the bounds hold. Other streams give first, so that the event
@@ -186,6 +183,16 @@ impl Stream {
             Some(last) => format!("{}-{last}", self.number),
             None => format!("{}-p", self.number),
         }
+    }
+
+    /// The number of the event to go on with, if it and all behind it are there.
+    fn start(&self, from: From) -> Option<u64> {
+        let start = match from {
+            From::After(event) => event.checked_add(1)?,
+            From::Start => 0,
+            From::Undelivered => self.undelivered.max(self.first()),
+        };
+        (self.first() <= start && start <= self.next).then_some(start)
     }
 
     fn first(&self) -> u64 {

@@ -162,7 +162,7 @@ impl Shard {
         let before = session.replay.kept_len() as u64;
         let pushed = session.replay.push(number, data);
         if (limits::REPLAY_TOTAL_MAX as u64) < self.counters.replay {
-            session.replay.trim();
+            session.replay.clear();
         }
         let after = session.replay.kept_len() as u64;
         self.counters.replay = self.counters.replay + after - before;
@@ -402,7 +402,7 @@ impl Shard {
         if let (Via::Process(process, number), Outcome::Cancelled | Outcome::Refused(_)) =
             (exchange.via, outcome)
         {
-            self.stdio_give_up(process, number, exchange.session);
+            self.stdio_give_up(process, number, (exchange.session, now));
         }
         self.exchange_leaves(key, &exchange, now);
         self.report_exchange(&exchange, outcome, now);

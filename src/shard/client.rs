@@ -65,9 +65,11 @@ impl Shard {
     ) {
         let mut client = Client::new(peer, now);
         client.moves = moves;
-        let conn = match self.draining {
-            Some(_) => None,
-            None => self.open(Role::Client(Box::new(client))),
+        // A connection that moves here with a request is still served while draining.
+        let is_refused = self.draining.is_some() && bytes.is_empty();
+        let conn = match is_refused {
+            true => None,
+            false => self.open(Role::Client(Box::new(client))),
         };
         let Some(conn) = conn else {
             self.counters.accept_refused += 1;
@@ -94,7 +96,10 @@ impl Shard {
         }
         if client.chunked.is_some() {
             self.counters.received_bytes += received as u64;
-            self.client_chunks(conn, bytes, now);
+            if let Some(used) = self.client_chunks(conn, bytes, now) {
+                let rest = bytes.get(used..).unwrap_or_default();
+                self.client_parse(conn, &Payload::Borrowed(rest), now);
+            }
             return;
         }
         let is_direct = client.busy == Busy::No && client.inbox.is_empty();
@@ -191,6 +196,7 @@ impl Shard {
                     client.inbox.reserve(need.min(limits::RECV_LEN).max(rest.len()));
                     client.inbox.extend_from_slice(rest);
                     client.need = need;
+                    client.in_request = true;
                     self.client_gathers(conn, now);
                     return;
                 }
@@ -245,8 +251,11 @@ impl Shard {
         };
         if head.body == http1::Body::Chunked {
             let bytes = input.bytes().get(at..).unwrap_or_default();
-            self.client_chunked(conn, head, bytes.split_at_checked(used).unwrap_or_default(), now);
-            return Progress::Stop;
+            let parts = bytes.split_at_checked(used).unwrap_or_default();
+            return match self.client_chunked(conn, head, parts, now) {
+                Some(body) => Progress::Used(used + body),
+                None => Progress::Stop,
+            };
         }
         if rest < total {
             self.client_expects(conn, head, rest == used);
@@ -281,15 +290,15 @@ impl Shard {
         head: &RequestHead<'_, '_>,
         (head_bytes, body): (&[u8], &[u8]),
         now: Instant,
-    ) {
+    ) -> Option<usize> {
         self.client_expects(conn, head, body.is_empty());
-        let Some(client) = self.client_mut(conn) else { return };
+        let client = self.client_mut(conn)?;
         client.chunked = Some(Box::new(Chunked {
             head: head_bytes.to_vec(),
             decoder: BodyDecoder::new(head.body),
             body: Vec::new(),
         }));
-        self.client_chunks(conn, body, now);
+        self.client_chunks(conn, body, now)
     }
 
     /// Says `100 Continue` once, if the client waits for it.
@@ -300,21 +309,23 @@ impl Shard {
         }
     }
 
-    /// More of a chunked body.
-    fn client_chunks(&mut self, conn: ConnId, mut bytes: &[u8], now: Instant) {
+    /// More of a chunked body. Returns the bytes used when it is complete and was served: what is
+    /// behind it is for the caller, never for this function, whose depth a client could drive.
+    fn client_chunks(&mut self, conn: ConnId, input: &[u8], now: Instant) -> Option<usize> {
         let len_max = self.settings.message_len_max;
-        let Some(client) = self.client_mut(conn) else { return };
-        let Some(mut chunked) = client.chunked.take() else { return };
+        let client = self.client_mut(conn)?;
+        let mut chunked = client.chunked.take()?;
         let mut is_done = false;
+        let mut bytes = input;
         while !is_done && !bytes.is_empty() {
             let Ok(part) = chunked.decoder.decode(bytes) else {
                 self.refuse_and_close(conn, Refusal::Body, now);
-                return;
+                return None;
             };
             chunked.body.extend_from_slice(part.data);
             if len_max < chunked.body.len() {
                 self.refuse_and_close(conn, Refusal::TooLarge, now);
-                return;
+                return None;
             }
             is_done = part.done;
             if part.used == 0 && !is_done {
@@ -322,16 +333,16 @@ impl Shard {
             }
             bytes = bytes.get(part.used..).unwrap_or_default();
         }
-        let Some(client) = self.client_mut(conn) else { return };
+        let client = self.client_mut(conn)?;
         if !is_done {
             client.chunked = Some(chunked);
             self.client_gathers(conn, now);
-            return;
+            return None;
         }
         let Chunked { head, body, .. } = *chunked;
         let mut slots = HeaderSlots::new();
         let Ok(Decoded::Item { item, .. }) = http1::request(&head, &mut slots, HEAD_LIMITS) else {
-            return;
+            return None;
         };
         let body = Bytes::from(body);
         match self.client_target(&item) {
@@ -345,11 +356,7 @@ impl Shard {
             }
         }
         self.client_account(conn);
-        if !bytes.is_empty() {
-            self.client_parse(conn, &Payload::Borrowed(bytes), now);
-        } else if let Some(client) = self.client_mut(conn) {
-            client.in_request = client.busy != Busy::No;
-        }
+        Some(input.len() - bytes.len())
     }
 
     /// An incomplete request grew: its bytes count, and its clock runs.
@@ -453,7 +460,10 @@ impl Shard {
             Target::Delete(server) => self.delete(conn, head, server, now),
             Target::Preflight => {
                 let origin = origin.unwrap_or_default();
-                self.write(conn, |output| write_preflight(output.tail(), &origin, keep_alive));
+                let asked = head.headers.get("access-control-request-headers").unwrap_or_default();
+                self.write(conn, |output| {
+                    write_preflight(output.tail(), (&origin, asked), keep_alive);
+                });
                 self.client_done(conn, now);
             }
         }
@@ -500,6 +510,7 @@ impl Shard {
         let Some(client) = self.client_mut(conn) else { return };
         client.busy = Busy::No;
         client.origin = None;
+        client.continued = false;
         client.waits_since = now;
         client.in_request = !client.inbox.is_empty();
         let (keep_alive, is_waiting) = (client.framing.keep_alive, client.in_request);

@@ -17,6 +17,7 @@ impl Shard {
     pub(super) fn woke(&mut self, now: Instant) {
         self.armed = None;
         while let Some((timer, at)) = self.timers.pop(now) {
+            self.current = None;
             match timer {
                 Timer::Conn(conn) => {
                     self.current = Some(conn);
@@ -192,7 +193,8 @@ impl Shard {
 
     fn server_tick(&mut self, conn: ConnId, now: Instant) {
         let Some(server) = self.server_mut(conn) else { return };
-        let (since, is_connected) = (server.since, server.is_connected);
+        let is_shaking = server.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+        let (since, is_connected) = (server.since, server.is_connected && !is_shaking);
         if !is_connected {
             if since + limits::CONNECT_TIMEOUT <= now {
                 self.server_lost(conn, now);

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use crate::exchange::Reply;
 use crate::frontend::http::Busy;
-use crate::ids::{ConnId, ProcessId, SessionKey};
+use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey};
 use crate::limits;
+use crate::message::Era;
 use crate::refusal::Refusal;
 use crate::session::replay::GET_STREAM;
 use crate::shard::event::Action;
@@ -24,6 +26,7 @@ impl Shard {
                 Busy::No if !client.in_request => self.client_close(conn, "draining", now),
                 // A GET stream has no end of its own: its client is told to connect again.
                 Busy::Stream(session, GET_STREAM) => self.stream_reconnects(session, conn, now),
+                Busy::Exchange(key) => self.listen_reconnects(key, conn, now),
                 _ => {}
             }
         }
@@ -38,6 +41,16 @@ impl Shard {
         self.body_end(conn, now);
     }
 
+    /// Nor has `subscriptions/listen` (2026-07-28): its stream ends, and the client asks again.
+    fn listen_reconnects(&mut self, key: ExchangeId, conn: ConnId, now: Instant) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let is_begun = matches!(exchange.reply, Reply::Relaying(_) | Reply::Events(_));
+        if exchange.timeout.is_none() && exchange.era == Era::Modern && is_begun {
+            self.exchange_cancel(key, now);
+            self.body_end(conn, now);
+        }
+    }
+
     /// After each event of a drain: is there still something to wait for?
     pub(super) fn drain_step(&mut self, now: Instant) {
         let Some(deadline) = self.draining else { return };
@@ -47,7 +60,7 @@ impl Shard {
         if deadline <= now {
             self.drain_hard(now);
         }
-        if self.counters.clients != 0 {
+        if (self.counters.clients != 0 || !self.tunnels.is_empty()) && now < deadline {
             return;
         }
         let sessions = self.sessions.keys();

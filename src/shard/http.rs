@@ -20,6 +20,7 @@ use crate::session::Link;
 use crate::shard::event::{Action, Question};
 use crate::shard::{Asked, Role, Shard};
 use crate::upstream::catalog::{Endpoint, Server, ServerId, Target};
+use crate::upstream::restart::Restart;
 
 /// What one shard has of one server.
 #[derive(Debug)]
@@ -46,10 +47,8 @@ pub(super) struct Pool {
     pub(super) legacy_until: Option<Instant>,
     /// Which arguments of the tools are mirrored in headers, for a process.
     pub(super) params: Params,
-    /// When a process may be started again after one that died.
-    pub(super) restart_at: Option<Instant>,
-    /// Processes that died one after the other without an answer.
-    failures: u32,
+    /// The pause before a process for everybody is started again.
+    pub(super) restart: Restart,
 }
 
 impl Pool {
@@ -74,8 +73,7 @@ impl Pool {
             initialize: None,
             legacy_until: None,
             params: Params::default(),
-            restart_at: None,
-            failures: 0,
+            restart: Restart::default(),
         }
     }
 }
@@ -90,14 +88,6 @@ impl Shard {
             Target::Http(endpoint) => Some(endpoint),
             Target::Stdio(_) => None,
         }
-    }
-
-    /// A process died that should not have: the next one waits, longer each time.
-    pub(super) fn pool_process_died(&mut self, server: ServerId, has_answered: bool, now: Instant) {
-        let Some(pool) = self.pool_mut(server) else { return };
-        pool.failures = if has_answered { 0 } else { pool.failures.saturating_add(1) };
-        let pause = limits::RESTART_MIN.saturating_mul(1 << pool.failures.min(16));
-        pool.restart_at = Some(now + pause.min(limits::RESTART_MAX));
     }
 
     /// Sends an exchange as soon as there is a connection for it.
@@ -300,6 +290,10 @@ impl Shard {
         let Some(server) = self.server_mut(conn) else { return };
         server.is_connected = true;
         server.since = now;
+        let has_tls = server.tls.is_some();
+        if has_tls {
+            self.wish_conn(conn, now + limits::CONNECT_TIMEOUT);
+        }
         if let Some(entry) = self.conns.get_mut(conn)
             && !entry.output.is_empty()
             && !std::mem::replace(&mut entry.is_dirty, true)

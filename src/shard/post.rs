@@ -77,6 +77,14 @@ impl Shard {
                 return;
             }
         };
+        let has_long_id = [envelope.id, envelope.progress_token, envelope.request_id]
+            .into_iter()
+            .flatten()
+            .any(|id| limits::ID_LEN_MAX < id.len());
+        if has_long_id {
+            self.refuse(conn, Refusal::LongId, b"null", now);
+            return;
+        }
         let headers = self.forwarded(server, &head.headers);
         let incoming = Incoming {
             server,
@@ -222,12 +230,23 @@ impl Shard {
         }
     }
 
-    fn post_notification(&mut self, conn: ConnId, incoming: &Incoming<'_>, now: Instant) {
-        if incoming.is_method("notifications/initialized")
-            && let Some(session) = incoming.session.and_then(|key| self.sessions.get_mut(key))
-        {
+    /// Keeps `notifications/initialized`, which a server that is set up again needs again.
+    pub(super) fn initialized(&mut self, incoming: &Incoming<'_>) {
+        if !incoming.is_method("notifications/initialized") {
+            return;
+        }
+        let Some(session) = incoming.session.and_then(|key| self.sessions.get_mut(key)) else {
+            return;
+        };
+        if limits::SESSION_SETUP_LEN_MAX < incoming.bytes().len() {
+            session.is_irreplaceable = true;
+        } else {
             session.initialized = Some(incoming.payload.keep());
         }
+    }
+
+    fn post_notification(&mut self, conn: ConnId, incoming: &Incoming<'_>, now: Instant) {
+        self.initialized(incoming);
         if incoming.is_method("notifications/cancelled") {
             self.post_cancel(conn, incoming, now);
         } else {
@@ -321,8 +340,9 @@ impl Shard {
         self.counters.gathered += len;
         self.counters.in_flight += 1;
         self.counters.exchanges += u64::from(kind != Kind::Notice);
-        let quiet_time = self.quiet_time(incoming.server, incoming.session);
-        self.wish_conn(conn, now + quiet_time);
+        let quiet_until = now + self.quiet_time(incoming.server, incoming.session);
+        let deadline = self.exchanges.get(key).and_then(|exchange| exchange.deadline);
+        self.wish_conn(conn, deadline.map_or(quiet_until, |at| at.min(quiet_until)));
         Some(key)
     }
 
@@ -420,7 +440,7 @@ impl Shard {
         let timeout = match kind {
             Kind::Listen => None,
             Kind::Delete => Some(limits::DELETE_TIMEOUT),
-            _ => Some(limits::START_TIMEOUT),
+            _ => Some(self.command(server).map_or(limits::START_TIMEOUT, |c| c.start_timeout)),
         };
         let exchange = Exchange {
             kind,

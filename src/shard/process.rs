@@ -41,7 +41,12 @@ impl Shard {
         if let Some(id) = known.filter(is_alive) {
             return Some(id);
         }
-        let restart_at = pool.restart_at.filter(|at| now < *at);
+        // A session that makes its process die delays nobody but itself.
+        let restart = match user {
+            User::Session(key) => self.sessions.get(key).map(|session| session.restart),
+            User::Sessions | User::Stateless => Some(pool.restart),
+        };
+        let restart_at = restart.and_then(|restart| restart.at).filter(|at| now < *at);
         let ready_by = restart_at.unwrap_or(now) + self.command(server)?.start_timeout;
         let id = ProcessId(self.next_process);
         self.next_process += 1;
@@ -59,6 +64,7 @@ impl Shard {
             welcome: None,
             asked: Vec::new(),
             sessions: 0,
+            is_skipping: false,
             has_answered: false,
             pages: 0,
             has_exited: false,
@@ -229,6 +235,9 @@ impl Shard {
             if process.state == State::Stopping {
                 return;
             }
+            if std::mem::take(&mut process.is_skipping) {
+                continue;
+            }
             if process.line.is_empty() {
                 self.process_line(id, line, now);
             } else {
@@ -239,10 +248,19 @@ impl Shard {
         }
         let len_max = self.settings.message_len_max;
         let Some(process) = self.processes.get_mut(&id) else { return };
-        process.line.extend_from_slice(bytes);
+        if !process.is_skipping {
+            process.line.extend_from_slice(bytes);
+        }
         if len_max < process.line.len() {
+            let is_private = matches!(process.user, User::Session(_));
+            process.line = Vec::new();
+            // Others share it: they lose nothing by a line that one of them cannot have.
+            process.is_skipping = true;
+            self.counters.dropped += 1;
             self.report_process(id, "sent a line longer than limits.message", now);
-            self.process_ended(id, Refusal::BadServer, now);
+            if is_private {
+                self.process_ended(id, Refusal::BadServer, now);
+            }
         }
     }
 
@@ -294,7 +312,8 @@ impl Shard {
         process.backlog = Vec::new();
         process.line = Vec::new();
         process.asked = Vec::new();
-        let (server, conn) = (process.server, process.conn.take());
+        let (server, user, conn) = (process.server, process.user, process.conn.take());
+        let is_failure = !matches!(refusal, Refusal::UnknownSession | Refusal::LegacyServer);
         let (has_answered, has_exited) = (process.has_answered, process.has_exited);
         let mut pending: Vec<ExchangeId> = process.pending.drain().map(|(_, key)| key).collect();
         pending.sort_unstable();
@@ -305,7 +324,15 @@ impl Shard {
             self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
         }
         if was_wanted {
-            self.pool_process_died(server, has_answered, now);
+            let restart = match user {
+                User::Session(key) => self.sessions.get_mut(key).map(|it| &mut it.restart),
+                User::Sessions | User::Stateless => {
+                    self.pools.get_mut(usize::from(server.0)).map(|pool| &mut pool.restart)
+                }
+            };
+            if let Some(restart) = restart.filter(|_| is_failure) {
+                restart.died(has_answered, now);
+            }
             if !has_exited {
                 self.actions.push_back(Action::Stop { process: id, grace });
             }
@@ -339,8 +366,10 @@ impl Shard {
     }
 
     /// A session that used the process has ended.
-    pub(super) fn process_left(&mut self, id: ProcessId, _session: SessionKey, now: Instant) {
+    pub(super) fn process_left(&mut self, id: ProcessId, session: SessionKey, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
+        process.asked.retain(|(_, asked)| *asked != session);
+        process.given_up.retain(|(_, given_up, _)| *given_up != Some(session));
         match process.user {
             User::Session(_) => self.process_stop(id, now),
             User::Sessions | User::Stateless => {
@@ -353,15 +382,7 @@ impl Shard {
 
     /// Stops a process that nobody needs.
     pub(super) fn process_stop(&mut self, id: ProcessId, now: Instant) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        let server = process.server;
-        // It did not fail: no pause before the next.
-        process.has_answered = true;
-        let restart_at = self.pools.get(usize::from(server.0)).and_then(|pool| pool.restart_at);
         self.process_ended(id, Refusal::UnknownSession, now);
-        if let Some(pool) = self.pools.get_mut(usize::from(server.0)) {
-            pool.restart_at = restart_at;
-        }
     }
 
     /// A process's time has come: to start, to be ready, or to rest.
@@ -528,9 +549,6 @@ impl Shard {
         let server = self.processes.get(&id).map(|process| process.server);
         if let Some(pool) = server.and_then(|s| self.pools.get_mut(usize::from(s.0))) {
             pool.legacy_until = Some(now + limits::PROBE_TTL);
-        }
-        if let Some(process) = self.processes.get_mut(&id) {
-            process.has_answered = true;
         }
         self.process_ended(id, Refusal::LegacyServer, now);
     }

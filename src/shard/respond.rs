@@ -20,6 +20,10 @@ use crate::session::replay::{From, GET_STREAM};
 use crate::shard::Shard;
 use crate::shard::answer::Outcome;
 
+/// How servers that answer 400 instead of 404 say that they do not know a session.
+const LOST_SESSION: [&str; 4] =
+    ["no valid session", "session not found", "missing session id", "unknown session"];
+
 const HEAD_LIMITS: http1::Limits =
     http1::Limits { head_len_max: limits::HEAD_LEN_MAX, target_len_max: limits::TARGET_LEN_MAX };
 
@@ -173,7 +177,6 @@ impl Shard {
         let gather = || Sink::Gather {
             status: head.status,
             bytes: Vec::new(),
-            session: None,
             content_type: content_type.map(Box::from),
         };
         if era == Era::Modern {
@@ -238,9 +241,12 @@ impl Shard {
     fn listen_begins(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let reply = std::mem::replace(&mut exchange.reply, Reply::Stream(GET_STREAM));
-        if let (Reply::Pending(client), Some(session)) = (reply, exchange.session) {
-            self.stream_attach(client, (session, GET_STREAM, From::Undelivered), now);
-        }
+        let (Reply::Pending(client), Some(session)) = (reply, exchange.session) else { return };
+        let from = match self.sessions.get(session).map(|session| &session.link) {
+            Some(Link::Http { from, .. }) => *from,
+            Some(Link::Process(_)) | None => From::Undelivered,
+        };
+        self.stream_attach(client, (session, GET_STREAM, from), now);
     }
 
     /// A piece of a body for its sink; false: the server is not to be trusted.
@@ -514,7 +520,9 @@ impl Shard {
             }
             return;
         }
-        if let Some(session) = session
+        // A second 400 is an answer: only 404 can be nothing else.
+        let is_second = exchange.retried && status == 400;
+        if let Some(session) = session.filter(|_| !is_second)
             && self.is_session_lost(key, (status, bytes))
         {
             self.session_lost(session, key, now);
@@ -542,8 +550,12 @@ impl Shard {
         let has_id = exchange.server_session.is_some();
         let is_in_session = matches!(exchange.kind, Kind::Request | Kind::Notice | Kind::Listen);
         let says_so = || {
-            let body = body.to_ascii_lowercase();
-            memchr::memmem::find(&body, b"session").is_some()
+            let lower = body.to_ascii_lowercase();
+            let has = |phrase: &&str| memchr::memmem::find(&lower, phrase.as_bytes()).is_some();
+            // An error with the id of the request is about the request.
+            let envelope = rpc::scan(body, self.rpc_limits()).ok();
+            let id = envelope.and_then(|envelope| envelope.id).map(|id| id.get(body));
+            id != Some(&exchange.id) && LOST_SESSION.iter().any(|phrase| has(phrase))
         };
         has_id && is_in_session && (status == 404 || status == 400 && says_so())
     }

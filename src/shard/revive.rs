@@ -23,7 +23,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let is_lost = retried || session.is_irreplaceable || !session.is_open;
         let (initialize, server) = (session.initialize.clone(), session.server);
-        let Link::Http { id, revival, .. } = &mut session.link else { return };
+        let Link::Http { id, revival, resume, .. } = &mut session.link else { return };
         if let Some(revival) = revival {
             revival.waiting.push(exchange);
             return;
@@ -34,6 +34,7 @@ impl Shard {
             return;
         }
         *id = None;
+        *resume = None;
         if is_lost {
             self.session_end(key, "lost by the server", now);
             return;

@@ -21,6 +21,7 @@ use crate::shard::post::Incoming;
 use crate::shard::{Shard, Timer};
 use crate::timers::Wish;
 use crate::upstream::catalog::{Isolation, ServerId, Target};
+use crate::upstream::restart::Restart;
 
 impl Shard {
     /// `initialize`: a session begins. The id goes out with the answer.
@@ -42,6 +43,10 @@ impl Shard {
             self.refuse(conn, Refusal::TooLarge, incoming.id(), now);
             return;
         };
+        if limits::SESSION_INITIALIZE_LEN_MAX < payload.bytes().len() {
+            self.refuse(conn, Refusal::TooLarge, incoming.id(), now);
+            return;
+        }
         let Some(link) = self.link(incoming.server) else { return };
         let id = SessionId::mint(&mut self.random, self.identity.id, self.identity.shards);
         let session = Session {
@@ -55,6 +60,7 @@ impl Shard {
             is_irreplaceable: false,
             link,
             replay: Replay::new(),
+            restart: Restart::default(),
             questions: Vec::new(),
             exchanges: Vec::new(),
             used_at: now,
@@ -76,6 +82,7 @@ impl Shard {
                 {
                     exchange.timeout = Some(timeout);
                     exchange.deadline = Some(now + timeout);
+                    self.wish_conn(conn, now + timeout);
                 }
                 self.forward(exchange, &incoming, now);
             }
@@ -87,7 +94,13 @@ impl Shard {
     fn link(&self, server: ServerId) -> Option<Link> {
         let link = match &self.settings.catalog.get(server)?.target {
             Target::Stdio(_) => Link::Process(None),
-            Target::Http(_) => Link::Http { id: None, listen: None, resume: None, revival: None },
+            Target::Http(_) => Link::Http {
+                id: None,
+                listen: None,
+                resume: None,
+                from: From::Undelivered,
+                revival: None,
+            },
         };
         Some(link)
     }
@@ -112,12 +125,12 @@ impl Shard {
     /// Ends a session: streams are closed, work in flight is cancelled, the server is told.
     pub(super) fn session_end(&mut self, key: SessionKey, why: &'static str, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let exchanges = session.exchanges.clone();
-        let streams: Vec<ConnId> =
-            session.replay.iter().filter_map(|stream| stream.client.take()).collect();
-        for exchange in exchanges {
+        for exchange in session.exchanges.clone() {
             self.exchange_fail(exchange, Refusal::UnknownSession, now);
         }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let streams: Vec<ConnId> =
+            session.replay.iter().filter_map(|stream| stream.client.take()).collect();
         for conn in streams {
             self.body_end(conn, now);
         }
@@ -205,14 +218,24 @@ impl Shard {
             self.refuse(conn, Refusal::Event, b"null", now);
             return;
         };
-        if stream == GET_STREAM && self.listen_first(conn, session, now) {
+        let kept = self.sessions.get(session).map(|session| &session.replay);
+        if !kept.is_some_and(|replay| replay.can_attach(stream, from)) {
+            self.refuse(conn, Refusal::Event, b"null", now);
+            return;
+        }
+        if stream == GET_STREAM && self.listen_first(conn, (session, from), now) {
             return;
         }
         self.stream_attach(conn, (session, stream, from), now);
     }
 
     /// Before a client can listen to an HTTP server, that must agree to be listened to.
-    fn listen_first(&mut self, conn: ConnId, key: SessionKey, now: Instant) -> bool {
+    fn listen_first(
+        &mut self,
+        conn: ConnId,
+        (key, start): (SessionKey, From),
+        now: Instant,
+    ) -> bool {
         let Some(session) = self.sessions.get(key) else { return false };
         let Link::Http { listen: None, resume, .. } = &session.link else { return false };
         let (resume, server) = (resume.clone(), session.server);
@@ -226,9 +249,10 @@ impl Shard {
             exchange.last_event_id = resume;
         }
         if let Some(session) = self.sessions.get_mut(key)
-            && let Link::Http { listen, .. } = &mut session.link
+            && let Link::Http { listen, from, .. } = &mut session.link
         {
             *listen = Some(exchange);
+            *from = start;
         }
         if let Some(client) = self.client_mut(conn) {
             client.busy = Busy::Exchange(exchange);
@@ -431,6 +455,7 @@ impl Shard {
                 Kind::Notice
             }
         };
+        self.initialized(incoming);
         if incoming.is_method("notifications/cancelled") && kind == Kind::Notice {
             self.batch_cancel(incoming, now);
             return;

@@ -129,16 +129,17 @@ impl Shard {
         &mut self,
         process: ProcessId,
         number: u64,
-        session: Option<SessionKey>,
+        (session, now): (Option<SessionKey>, Instant),
     ) {
         let Some(process) = self.processes.get_mut(&process) else { return };
+        process.given_up.retain(|(_, _, at)| now < *at + limits::GIVEN_UP_TIME);
         if matches!(process.user, User::Session(_)) || !process.pending.contains_key(&number) {
             return;
         }
         if limits::GIVEN_UP_MAX <= process.given_up.len() {
             process.given_up.pop_front();
         }
-        process.given_up.push_back((number, session));
+        process.given_up.push_back((number, session, now));
     }
 
     /// The process need not answer this any more.
@@ -190,7 +191,7 @@ impl Shard {
         process.has_answered = true;
         let key = number.and_then(|number| process.pending.get(&number).copied());
         let Some(key) = key else {
-            process.given_up.retain(|(given_up, _)| Some(*given_up) != number);
+            process.given_up.retain(|(given_up, ..)| Some(*given_up) != number);
             // Late answers to cancelled requests are normal; so is an id of null.
             self.counters.dropped += 1;
             return;
@@ -256,7 +257,7 @@ impl Shard {
         let Some(process) = self.processes.get(&id) else { return };
         let session = match process.user {
             User::Session(session) => Some(session),
-            User::Sessions => self.only_session(id),
+            User::Sessions => self.only_session(id, now),
             User::Stateless => None,
         };
         let is_taken = session
@@ -272,7 +273,7 @@ impl Shard {
             process.asked.push((Bytes::copy_from_slice(question), session));
         }
         self.counters.forwarded += 1;
-        if let Some(exchange) = self.newest_request(session) {
+        if let Some((exchange, _)) = self.newest_request(session) {
             // It waits for the client now.
             self.exchange_alive(exchange, now);
         }
@@ -281,11 +282,13 @@ impl Shard {
 
     /// The only session with a request in flight at a shared process: it must be meant. Requests
     /// that were given up count: the process may still ask for them.
-    fn only_session(&self, id: ProcessId) -> Option<SessionKey> {
+    fn only_session(&self, id: ProcessId, now: Instant) -> Option<SessionKey> {
         let process = self.processes.get(&id)?;
         let pending = process.pending.values();
         let pending = pending.filter_map(|key| self.exchanges.get(*key).and_then(|e| e.session));
-        let given_up = process.given_up.iter().filter_map(|(_, session)| *session);
+        let is_recent = |at: &Instant| now < *at + limits::GIVEN_UP_TIME;
+        let given_up = process.given_up.iter().filter(|(_, _, at)| is_recent(at));
+        let given_up = given_up.filter_map(|(_, session, _)| *session);
         let mut sessions = pending.chain(given_up);
         let first = sessions.next()?;
         sessions.all(|other| other == first).then_some(first)
@@ -307,21 +310,36 @@ impl Shard {
     /// it, or on the GET stream.
     pub(super) fn deliver(&mut self, session: SessionKey, bytes: &[u8], now: Instant) {
         match self.newest_request(session) {
-            Some(exchange) => self.answer_event(exchange, &[bytes], now),
-            None => self.listen_event(session, &[bytes], now),
+            Some((exchange, is_read)) if is_read || !self.is_listened(session) => {
+                self.answer_event(exchange, &[bytes], now);
+            }
+            _ => self.listen_event(session, &[bytes], now),
         }
     }
 
-    /// The newest request in flight whose client can be reached.
-    fn newest_request(&self, session: SessionKey) -> Option<ExchangeId> {
-        let session = self.sessions.get(session)?;
-        let is_reachable = |key: &&ExchangeId| {
-            self.exchanges.get(**key).is_some_and(|exchange| {
-                matches!(exchange.kind, Kind::Request | Kind::Initialize)
-                    && exchange.reply != Reply::Nobody
-            })
-        };
-        session.exchanges.iter().rev().find(is_reachable).copied()
+    /// The newest request in flight whose client reads its answer, or else the newest whose client
+    /// can come back for it; and which of the two it is.
+    fn newest_request(&mut self, session: SessionKey) -> Option<(ExchangeId, bool)> {
+        let session = self.sessions.get_mut(session)?;
+        let mut waiting = None;
+        for key in session.exchanges.iter().rev() {
+            let Some(exchange) = self.exchanges.get(*key) else { continue };
+            if !matches!(exchange.kind, Kind::Request | Kind::Initialize) {
+                continue;
+            }
+            let is_read = match exchange.reply {
+                Reply::Nobody => continue,
+                Reply::Pending(_) | Reply::Relaying(_) | Reply::Events(_) => true,
+                Reply::Stream(number) => {
+                    session.replay.get(number).is_some_and(|stream| stream.client.is_some())
+                }
+            };
+            if is_read {
+                return Some((*key, true));
+            }
+            waiting = waiting.or(Some((*key, false)));
+        }
+        waiting
     }
 
     fn process_notifies(&mut self, id: ProcessId, bytes: &[u8], envelope: &Envelope, now: Instant) {
@@ -379,6 +397,13 @@ impl Shard {
         let method = envelope.method.map(|text| text.decode(bytes)).unwrap_or_default();
         match &*method {
             b"notifications/progress" => self.progress_restored(id, bytes, envelope, now),
+            b"notifications/message" | b"notifications/tasks/status" => {
+                // They may quote what one client asked for: only if it can be told which.
+                match self.only_session(id, now) {
+                    Some(session) => self.session_notified(session, bytes, envelope, now),
+                    None => self.counters.dropped += 1,
+                }
+            }
             b"notifications/cancelled" => {
                 let question = envelope.request_id.map(|id| id.get(bytes)).unwrap_or_default();
                 let Some(process) = self.processes.get_mut(&id) else { return };
@@ -440,8 +465,10 @@ impl Shard {
             .values()
             .copied()
             .filter(|key| self.exchanges.get(*key).is_some_and(|exchange| exchange.wants_logs));
+        let is_recent = |at: &Instant| now < *at + limits::GIVEN_UP_TIME;
+        let has_given_up = process.given_up.iter().any(|(_, _, at)| is_recent(at));
         match (wanting.next(), wanting.next()) {
-            (Some(key), None) if process.given_up.is_empty() => self.answer_event(key, &[bytes], now),
+            (Some(key), None) if !has_given_up => self.answer_event(key, &[bytes], now),
             _ => self.counters.dropped += 1,
         }
     }

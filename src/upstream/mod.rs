@@ -1,3 +1,4 @@
 //! Which server a request is for.
 
 pub mod catalog;
+pub mod restart;

@@ -326,7 +326,10 @@ impl Http {
             return;
         }
         let Some(session) = &head.session else { return };
-        let is_there = |place: &Place| matches!(place, Place::Http(it) if it.session.as_ref() == Some(session));
+        let is_there = |place: &Place| match place {
+            Place::Http(stream) => stream.session.as_ref() == Some(session),
+            Place::Process(_) => false,
+        };
         let Some(job) = tools.jobs.find(&raw(envelope.request_id, body), is_there) else { return };
         tools.check.calls[tools.jobs.list[job].tag.call].withdrawn = true;
         let is_events =
@@ -357,7 +360,10 @@ impl Http {
         };
         questions.swap_remove(index);
         let session = head.session.clone();
-        let is_there = |place: &Place| matches!(place, Place::Http(it) if it.server == server && it.session == session);
+        let is_there = |place: &Place| match place {
+            Place::Http(stream) => stream.server == server && stream.session == session,
+            Place::Process(_) => false,
+        };
         let job = tools.jobs.asker(&id, is_there);
         answered(job, body, envelope, tools);
     }

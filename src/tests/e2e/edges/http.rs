@@ -1,8 +1,8 @@
 //! HTTP/1.1 by hand, both ends: what is sent is sent as it is, and what comes back is held to
 //! RFC 9112 byte by byte. Neither end repairs anything.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// No answer takes longer than this.
@@ -52,11 +52,6 @@ impl Wire {
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         drop(self.stream.write_all(bytes.as_ref()));
         self
-    }
-
-    /// Says that no more will come.
-    pub(crate) fn finish(&mut self) {
-        drop(self.stream.shutdown(Shutdown::Write));
     }
 
     pub(crate) fn set_patience(&self, patience: Duration) {
@@ -181,6 +176,12 @@ impl Wire {
         let len = self.stream.read(&mut part).map_err(|err| err.to_string())?;
         self.buf.extend_from_slice(&part[..len]);
         Ok(len)
+    }
+
+    /// Reads so many bytes, whatever they are.
+    pub(crate) fn read_exact(&mut self, to: &mut [u8]) {
+        let bytes = self.take(to.len()).unwrap_or_else(|why| panic!("{why}"));
+        to.copy_from_slice(&bytes);
     }
 
     /// Whether the peer closes now, without another byte. A reset is a close as well.

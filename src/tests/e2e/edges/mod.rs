@@ -10,3 +10,7 @@ mod hostile;
 mod bytes;
 mod headers;
 mod sessions;
+mod processes;
+mod shards;
+mod logs;
+mod slow;

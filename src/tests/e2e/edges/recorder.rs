@@ -2,6 +2,7 @@
 //!
 //! Unless a test says otherwise it is an MCP server of both eras whose every tool returns its
 //! arguments as they came, byte by byte.
+#![expect(clippy::disallowed_types, reason = "its connections have threads of their own")]
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -97,9 +98,9 @@ impl Recorder {
         self.notes().seen.iter().map(|(_, request)| request.clone()).collect()
     }
 
-    /// How many connections were made.
-    pub(crate) fn conns(&self) -> usize {
-        self.notes().conns
+    /// All requests so far, each with the number of its connection.
+    pub(crate) fn seen_on_conns(&self) -> Vec<(usize, Message)> {
+        self.notes().seen.clone()
     }
 
     /// Forgets what was seen.

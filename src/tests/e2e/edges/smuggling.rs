@@ -285,7 +285,7 @@ fn a_request_that_waits_behind_a_refused_one_is_not_mistaken_for_its_body() {
     let mut wire = rig.wire();
     // Refused by its head, but its body is framed: the next request begins behind it.
     let hidden = hidden();
-    let decoy = Request::post("/nothing", hidden.clone());
+    let decoy = Request::post("/nothing", hidden);
     let real = Request::modern("/mcp", &body());
     wire.send([decoy.bytes(), real.bytes()].concat());
     assert_eq!(wire.answer().status(), 404);

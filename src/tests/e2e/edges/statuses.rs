@@ -50,8 +50,6 @@ fn by_head(session: &Session) -> Vec<Row> {
     let post = |body: &str| Request::post("/mcp/demo", body);
     let ping = || session.request(PING);
     let unknown = "0123456789abcdef0123456789abcdef";
-    let at = |path: &str| Request { target: path.to_owned(), ..ping() };
-    let method = |method| Request { method, ..ping() };
     vec![
         row("unknown session", post(PING).session(unknown), (404, -32600, "unknown_session"), 5),
         row("no id of ours", post(PING).session("../../x"), (404, -32600, "unknown_session"), 5),
@@ -84,6 +82,15 @@ fn by_head(session: &Session) -> Vec<Row> {
             (403, -32600, "bad_host"),
             Value::Null,
         ),
+    ]
+}
+
+fn by_route(session: &Session) -> Vec<Row> {
+    let ping = || session.request(PING);
+    let unknown = "0123456789abcdef0123456789abcdef";
+    let at = |path: &str| Request { target: path.to_owned(), ..ping() };
+    let method = |method| Request { method, ..ping() };
+    vec![
         row("wrong path", at("/nothing"), (404, -32600, "no_such_path"), Value::Null),
         row("prefix", at("/mcpx"), (404, -32600, "no_such_path"), Value::Null),
         row("wrong server", at("/mcp/nobody"), (404, -32600, "no_such_server"), Value::Null),
@@ -243,7 +250,7 @@ fn every_refusal_has_its_status_code_reason_and_id() {
     let recorder = Recorder::echo();
     let rig = rig(&recorder);
     let (mut session, old) = (rig.open("demo"), rig.open_as("demo", "2025-03-26"));
-    let rows = [by_head(&session), by_body(&session, &old), modern()];
+    let rows = [by_head(&session), by_route(&session), by_body(&session, &old), modern()];
     // All of them on one connection: a refusal is no reason to close it.
     let mut wire = rig.wire();
     for row in rows.iter().flatten() {
