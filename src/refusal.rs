@@ -257,7 +257,9 @@ impl Refusal {
         write_cors(out, answer.origin);
         write_length(out, body.len() as u64);
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(&body);
+        if !answer.is_head {
+            out.extend_from_slice(&body);
+        }
     }
 }
 
@@ -280,4 +282,6 @@ pub struct Answer<'a> {
     pub requested: Option<&'a [u8]>,
     /// Whether the connection stays open.
     pub keep_alive: bool,
+    /// Whether it answers HEAD, which never has a body (RFC 9110, section 9.3.2).
+    pub is_head: bool,
 }

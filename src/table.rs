@@ -122,7 +122,7 @@ impl<K: Key, T> Table<K, T> {
 mod tests {
     use super::*;
 
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, Debug, PartialEq)]
     struct Id(u32, u32);
 
     impl Key for Id {

@@ -95,6 +95,8 @@ pub struct Framing {
     pub can_chunk: bool,
     /// Whether the connection can be used again after it.
     pub keep_alive: bool,
+    /// Whether it answers HEAD: then no body follows.
+    pub is_head: bool,
 }
 
 impl Client {
@@ -109,7 +111,7 @@ impl Client {
             continued: false,
             gathered: 0,
             busy: Busy::No,
-            framing: Framing { chunked: false, can_chunk: true, keep_alive: true },
+            framing: Framing { chunked: false, can_chunk: true, keep_alive: true, is_head: false },
             origin: None,
             waits_since: now,
             in_request: false,

@@ -219,6 +219,7 @@ impl Shard {
             chunked: false,
             can_chunk: head.version == Version::Http11,
             keep_alive: head.keep_alive && !is_draining,
+            is_head: head.method == "HEAD",
         };
         client.origin = None;
         let rest = input.bytes().len() - at;
@@ -394,7 +395,8 @@ impl Shard {
             return Err(Refusal::Host);
         }
         let origin = headers.get("origin");
-        if origin.is_some_and(|origin| !self.settings.origins.admits_origin(origin, host)) {
+        let is_foreign = |origin| !self.settings.origins.admits_origin(origin, host);
+        if headers.get_all("origin").any(is_foreign) {
             return Err(Refusal::Origin);
         }
         let server = self.client_route(head.target)?;
@@ -485,8 +487,9 @@ impl Shard {
         self.counters.refused += 1;
         self.report_refusal(conn, refusal, now);
         let Some(client) = self.client_mut(conn) else { return };
-        let (origin, keep_alive) = (client.origin.clone(), client.framing.keep_alive);
-        let answer = Answer { id, origin: origin.as_deref(), requested, keep_alive };
+        let (origin, framing) = (client.origin.clone(), client.framing);
+        let (keep_alive, is_head) = (framing.keep_alive, framing.is_head);
+        let answer = Answer { id, origin: origin.as_deref(), requested, keep_alive, is_head };
         self.write(conn, |output| refusal.write_response(output.tail(), answer));
         self.client_done(conn, now);
     }

@@ -250,8 +250,8 @@ fn address_in(text: &str) -> Option<SocketAddr> {
 
 /// An MCP server that speaks HTTP.
 pub(crate) struct HttpServer {
-    pub(crate) process: Process,
     pub(crate) url: String,
+    _process: Process,
 }
 
 impl HttpServer {
@@ -260,7 +260,7 @@ impl HttpServer {
         let mut command = Command::new(example("conformance_server"));
         let mut process = Process::start(command.args(["--http", "127.0.0.1:0"]));
         let url = process.line("its URL", |line| line.starts_with("http://").then(|| line.into()));
-        Self { process, url }
+        Self { url, _process: process }
     }
 
     /// The official server that can do everything in the legacy era.
@@ -270,6 +270,6 @@ impl HttpServer {
         command.arg(peer("node_modules/@modelcontextprotocol/server-everything/dist/index.js"));
         let process = Process::start(command.arg("streamableHttp").env("PORT", port.to_string()));
         until("server-everything listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
-        Self { process, url: format!("http://127.0.0.1:{port}/mcp") }
+        Self { url: format!("http://127.0.0.1:{port}/mcp"), _process: process }
     }
 }

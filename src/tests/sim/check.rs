@@ -19,6 +19,8 @@ pub(super) enum Do {
     Big,
     /// Much progress and a large answer in one go.
     Flood,
+    /// The same, a little at a time.
+    Trickle,
     Die,
     Garbage,
     Log,
@@ -32,7 +34,7 @@ pub(super) enum Do {
 }
 
 impl Do {
-    pub(super) const NAMES: [(Self, &'static str); 15] = [
+    pub(super) const NAMES: [(Self, &'static str); 16] = [
         (Self::Init, "init"),
         (Self::List, "list"),
         (Self::Echo, "echo"),
@@ -41,6 +43,7 @@ impl Do {
         (Self::Hang, "hang"),
         (Self::Big, "big"),
         (Self::Flood, "flood"),
+        (Self::Trickle, "trickle"),
         (Self::Die, "die"),
         (Self::Garbage, "garbage"),
         (Self::Log, "log"),
@@ -332,6 +335,18 @@ impl Check {
             _ => false,
         };
         if fine { Ok(()) } else { Err("nothing explains that") }
+    }
+
+    /// Time enough has passed for every call to be over.
+    pub(super) fn settled(&mut self) {
+        for call in 0..self.calls.len() {
+            let entry = &self.calls[call];
+            let what = entry.what;
+            let is_waiting = entry.fate == Fate::Open && entry.began.is_some();
+            if is_waiting && !entry.cancelled && what != Do::Listen {
+                self.violation(format!("call {call} ({what:?}) still waits"));
+            }
+        }
     }
 
     /// When all is over.

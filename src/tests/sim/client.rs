@@ -188,7 +188,8 @@ impl Client {
         };
         let id = free().unwrap_or_else(|| format!("{}", 1000 + number));
         let token = free().unwrap_or_else(|| format!("\"t{number}\""));
-        let token = (net.random.chance(70) || what == Do::Flood).then_some(token);
+        let token =
+            (net.random.chance(70) || matches!(what, Do::Flood | Do::Trickle)).then_some(token);
         check.begin(Call {
             client: self.index,
             session,
@@ -496,6 +497,7 @@ fn pick(net: &mut Net, check: &Check) -> Do {
         (true, Do::Ask),
         (net.random.chance(30), Do::Big),
         (net.random.chance(30), Do::Flood),
+        (net.random.chance(15), Do::Trickle),
         (faults.hang, Do::Hang),
         (faults.die, Do::Die),
         (faults.garbage, Do::Garbage),

@@ -114,6 +114,11 @@ pub(super) fn script(what: Do, net: &mut Net) -> VecDeque<(u64, Step)> {
             let size = random.between(100_000, 400_000);
             vec![(some, Step::Progress(size)), (0, Step::Progress(10)), (0, Step::Answer(size))]
         }
+        Do::Trickle => {
+            let mut steps = vec![(40, Step::Progress(random.between(20_000, 60_000))); 12];
+            steps.push((40, Step::Answer(0)));
+            steps
+        }
         Do::Die => vec![(some, Step::Die)],
         Do::Garbage => vec![(some, Step::Garbage), (some, Step::Answer(0))],
         Do::Log => vec![(some, Step::Log), (some, Step::Changed), (some, Step::Answer(0))],

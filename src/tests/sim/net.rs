@@ -147,6 +147,9 @@ pub(super) enum Task {
     Close {
         link: LinkId,
     },
+    Kill {
+        link: LinkId,
+    },
     Drain,
 }
 

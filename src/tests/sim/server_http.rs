@@ -9,7 +9,7 @@ use wire::rpc::{self, Envelope, Kind};
 
 use crate::tests::sim::check::{LIMITS, Tag};
 use crate::tests::sim::job::{Place, Step, Stream, welcome};
-use crate::tests::sim::net::{End, LinkId};
+use crate::tests::sim::net::{End, LinkId, Task};
 use crate::tests::sim::server_stdio::{Tools, answered, job, raw, short};
 
 #[derive(Debug)]
@@ -451,12 +451,15 @@ impl Http {
             Step::Die => {
                 entry.is_over = true;
                 if let Some(link) = link {
-                    let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-len";
+                    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+                    let half = format!("{head}content-length: 99\r\n\r\n{{\"half\":");
                     let len = tools.net.random.between(0, half.len());
+                    let len = if tools.net.random.chance(50) { half.len() } else { len };
                     if !is_events {
                         tools.net.write(link, &half.as_bytes()[..len]);
                     }
-                    self.hang_up(server, link, tools);
+                    let delay = tools.net.random.millis(50);
+                    tools.net.after(delay, Task::Kill { link });
                 }
             }
             Step::Cut if has_ids => self.cut(job, tools),

@@ -131,6 +131,12 @@ impl World {
                     self.http.close_idle(server, link, &mut Tools { net, check, jobs });
                 }
             }
+            Task::Kill { link } => {
+                if let Peer::Server { server } = self.net.link(link).peer {
+                    let (net, check, jobs) = (&mut self.net, &mut self.check, &mut self.jobs);
+                    self.http.hang_up(server, link, &mut Tools { net, check, jobs });
+                }
+            }
             Task::Drain => {
                 let deadline = self.net.instant() + Duration::from_secs(30);
                 for shard in 0..self.cores.len() {
@@ -364,6 +370,11 @@ impl World {
     fn dial(&mut self, shard: usize, conn: ConnId, addrs: &[SocketAddr]) {
         let server = addrs.first().map_or(0, |addr| usize::from(addr.port() - 8000));
         let link = self.net.open(Peer::Server { server }, Near::Dialling { shard, conn });
+        if self.check.faults.hang && self.net.random.chance(3) {
+            // It accepts the connection and never reads from it.
+            self.net.link(link).pace.sleeps_until = Duration::from_secs(100_000);
+            self.net.link(link).room = 7;
+        }
         self.cores[shard].conns.insert(conn, link);
         self.net.trace("  dial", link.0 as u64, server as u64);
         let (net, check, jobs) = (&mut self.net, &mut self.check, &mut self.jobs);

@@ -16,7 +16,8 @@ const CANARY: &str = "canary";
 /// A configuration with secrets in every place that may have some.
 fn secrets(dir: &Dir, backend: &str) -> String {
     let file = dir.write("secret", "canary-of-a-file\n");
-    let loud = dir.write("loud.sh", "printf 'one\\033[31m\\ntwo\\r\\nbad \\377 {\"event\":\"fake\"}\\342\\200\\250\\nthe end' >&2\nexec cat > /dev/null");
+    let words = r#"one\033[31m\ntwo\r\nbad \377 {"event":"fake"}\342\200\250\nthe end"#;
+    let loud = dir.write("loud.sh", &format!("printf '{words}' >&2\nexec cat > /dev/null"));
     let env = "env = { TOKEN = \"${TOKEN}\", PLAIN = \"canary-in-the-file\" }\n";
     http("echo", backend)
         + &format!(
@@ -142,8 +143,9 @@ fn check_prints_no_secret() {
     with_token(&mut command);
     none("check", &succeed(&mut command, Duration::from_secs(20)).replace("OTHER_CANARY", ""));
     // Nor does what is wrong.
-    let wrong = dir.write("wrong.toml", "[servers.a]\nurl = \"http://a/\"\n\
-        headers = { Authorization = \"canary\\n${TOKEN}\", Host = \"canary\", X = \"${NOT_SET}canary\" }\n");
+    let headers = r#"{ Authorization = "canary\n${TOKEN}", Host = "canary", X = "${NO}canary" }"#;
+    let wrong = format!("[servers.a]\nurl = \"http://a/\"\nheaders = {headers}\n");
+    let wrong = dir.write("wrong.toml", &wrong);
     let mut command = gateway("run");
     command.arg("--config").arg(&wrong);
     with_token(&mut command);

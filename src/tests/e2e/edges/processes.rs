@@ -205,26 +205,40 @@ fn nonsense_of_a_process_is_dropped_and_hurts_nobody() {
     assert!(log.iter().any(|line| line["what"] == what), "{log:?}");
 }
 
+/// A server that works the first time it is started, and never again.
+const ONCE: &str = r#"
+echo started >> "$1/starts"
+if [ -e "$1/again" ]; then exit 1; fi
+touch "$1/again"
+"#;
+
 #[test]
 fn who_crashes_at_once_is_not_started_over_and_over() {
     let dir = Dir::new();
-    let path = dir.write("crash.sh", "echo started >> \"$1\"; exit 1");
-    let log = dir.join("starts");
-    let config = script("crash", &path, &[log.to_str().unwrap()]) + &demo();
+    let path = dir.write("once.sh", &format!("{ONCE}{SERVER}"));
+    let config = script("once", &path, &[path.parent().unwrap().to_str().unwrap()]) + &demo();
     let rig = Rig::with(dir, &config, |_| {});
+    let mut session = rig.open("once");
+    session.call("die", &json!({}));
     let start = Instant::now();
     let mut asked = 0_u32;
     while start.elapsed() < Duration::from_secs(3) {
-        let answer = rig.ask(&Request::post("/mcp/crash", initialize("2025-11-25")));
-        assert_eq!(answer.status(), 502, "{}", answer.text());
-        assert_eq!(reason(&answer.json()), "server_died");
-        assert_eq!(answer.get("mcp-session-id"), "");
-        asked += 1;
+        let answer = session.post(call("fine", &json!({})));
+        assert!(answer.payload().contains("server_died"), "{}", answer.text());
+        let modern = Request::modern("/mcp/once", &modern_call("fine", "{}"));
+        let answer = rig.ask(&modern);
+        assert!(answer.payload().contains("server_died"), "{}", answer.text());
+        asked += 2;
     }
     let starts = rig.dir.lines("starts").len();
-    assert!(starts <= 7, "{starts} starts for {asked} requests");
+    assert!(starts <= 14, "{starts} starts for {asked} requests");
+    // Whoever begins anew is not delayed by that.
+    let start = Instant::now();
+    let answer = rig.ask(&Request::post("/mcp/once", initialize("2025-11-25")));
+    assert_eq!((answer.status(), reason(&answer.json())), (502, "server_died"));
+    assert_eq!(answer.get("mcp-session-id"), "");
+    assert!(start.elapsed() < Duration::from_secs(2));
     assert_eq!(rig.open("demo").text("echo", &json!({"text": "x"})), "x");
-    assert_eq!(rig.metric("mcp_sessions_open "), 1);
     rig.check();
 }
 

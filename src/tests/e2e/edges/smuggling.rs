@@ -300,3 +300,33 @@ fn a_request_that_waits_behind_a_refused_one_is_not_mistaken_for_its_body() {
     assert!(recorder.find("SMUGGLED").is_none());
     recorder.check();
 }
+
+#[test]
+fn nothing_is_served_behind_the_last_request() {
+    let recorder = Recorder::echo();
+    let rig = rig(&recorder);
+    let last = Request::modern("/mcp", &body()).with("Connection", "close").bytes();
+    let text = String::from_utf8(last.clone()).unwrap();
+    let old = text.replace("HTTP/1.1", "HTTP/1.0").replace("Connection: close\r\n", "");
+    for last in [last, old.into_bytes()] {
+        let mut wire = rig.wire();
+        wire.send([last, hidden()].concat());
+        assert_eq!(wire.answer().json()["result"]["echo"], "VISIBLE");
+        assert!(wire.is_closed());
+    }
+    assert_eq!(recorder.seen().len(), 2);
+    recorder.check();
+}
+
+#[test]
+fn an_answer_to_an_old_client_has_no_chunks() {
+    let rig = Rig::new(&super::rig::demo());
+    let session = rig.open("demo");
+    let body = super::rig::call("sleep", &serde_json::json!({"ms": 200}));
+    let request = String::from_utf8(session.request(body).bytes()).unwrap();
+    let mut wire = rig.wire();
+    wire.send(request.replace("HTTP/1.1", "HTTP/1.0"));
+    let answer = wire.answer();
+    assert_eq!((answer.get("connection"), answer.get("transfer-encoding")), ("close", ""));
+    assert!(answer.payload().contains("Slept 200 ms."));
+}

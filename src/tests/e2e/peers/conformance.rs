@@ -1,10 +1,10 @@
 //! The official conformance suite: the gateway costs a server no check of any revision.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::{Pair, script};
-use crate::support::{Gateway, HttpServer, succeed};
+use crate::support::{Gateway, HttpServer, Process, peer, succeed};
 
 /// Eight runs of the suite.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -35,11 +35,28 @@ fn the_demo_can_do_everything() {
     judge(&HttpServer::fixture(), &Gateway::demo(), &["--allow", AS_JSON]);
 }
 
+/// The canary: a server that lacks a tool is not the same server.
+#[test]
+fn a_check_that_gets_worse_is_noticed() {
+    let (server, other) = (HttpServer::fixture(), HttpServer::everything());
+    let mut suite = suite(&server, &other.url);
+    suite.args(["--spec", "2025-11-25", "--scenario", "tools-call-image"]);
+    let mut process = Process::start(suite.stdin(Stdio::null()));
+    let status = process.end(PATIENCE);
+    let output = process.output();
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("! 2025-11-25 tools-call-image"), "{output}");
+}
+
 fn judge(server: &HttpServer, gateway: &Gateway, options: &[&str]) {
-    let mut suite = Command::new("python3");
-    suite.arg(script("conformance.py")).args(["--raw", &server.url, "--through", &gateway.url()]);
-    let output = succeed(suite.args(options), PATIENCE);
+    let output = succeed(suite(server, &gateway.url()).args(options), PATIENCE);
     for score in FULL {
         assert!(output.contains(score), "no `{score}` in:\n{output}");
     }
+}
+
+fn suite(server: &HttpServer, through: &str) -> Command {
+    let mut suite = Command::new(peer("py1/bin/python"));
+    suite.arg(script("conformance.py")).args(["--raw", &server.url, "--through", through]);
+    suite
 }

@@ -208,6 +208,7 @@ impl ServerHandler for Session {
         &self,
         requested: &SubscriptionFilter,
     ) -> Option<SubscriptionFilter> {
+        self.shared.audience.grant();
         Some(requested.supported_by(&self.get_info().capabilities))
     }
 
