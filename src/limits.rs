@@ -14,8 +14,8 @@ pub const RECV_LEN: usize = 64 * 1024;
 /// The largest message, in any direction, unless configured (`limits.message`).
 pub const MESSAGE_LEN: usize = 16 * 1024 * 1024;
 
-/// The largest value `limits.message` may take: spans are 32 bits wide.
-pub const MESSAGE_LEN_MAX: usize = 1024 * 1024 * 1024;
+/// The largest value `limits.message` may take.
+pub const MESSAGE_LEN_MAX: usize = GATHERED_LEN_MAX;
 
 /// Bytes of messages that a shard gathers or keeps until they are answered, all together.
 pub const GATHERED_LEN_MAX: usize = 512 * 1024 * 1024;
@@ -113,6 +113,8 @@ pub const SERVER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const SESSION_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Time a child process has to answer `initialize`, unless configured.
 pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time to read what a child process wrote before it exited.
+pub const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 /// Time a shared child process may be idle before it is stopped, unless configured.
 pub const PROCESS_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// Time a child process has to exit after its input was closed, and again after SIGTERM.
@@ -148,5 +150,7 @@ pub const LEARN_PAGES_MAX: u32 = 64;
 pub const LEARN_TOOLS_MAX: usize = 4096;
 /// Time the addresses of a server are used before they are looked up again.
 pub const RESOLVE_TTL: Duration = Duration::from_secs(30);
+/// The same after a look-up that failed.
+pub const RESOLVE_RETRY: Duration = Duration::from_secs(5);
 /// Time a server process that knows only `initialize` is remembered for that.
 pub const PROBE_TTL: Duration = Duration::from_secs(60);

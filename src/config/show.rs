@@ -57,7 +57,9 @@ fn show_command(command: &Command, f: &mut Formatter<'_>) -> fmt::Result {
         1 => "1 argument".to_owned(),
         count => format!("{count} arguments"),
     };
-    writeln!(f, "  command              {} with {arguments}", command.program.escape_debug())?;
+    // Behind a blank there are arguments that somebody put into the program's name.
+    let program = command.program.split_whitespace().next().unwrap_or_default();
+    writeln!(f, "  command              {} with {arguments}", program.escape_debug())?;
     if !command.env.is_empty() {
         writeln!(f, "  env                  {}", names(&command.env))?;
     }
@@ -77,11 +79,9 @@ fn show_command(command: &Command, f: &mut Formatter<'_>) -> fmt::Result {
 
 fn show_endpoint(endpoint: &Endpoint, f: &mut Formatter<'_>) -> fmt::Result {
     let scheme = if endpoint.tls { "https" } else { "http" };
-    let (path, query) = match endpoint.target.split_once('?') {
-        Some((path, _query)) => (path, "?…"),
-        None => (endpoint.target.as_str(), ""),
-    };
-    writeln!(f, "  url                  {scheme}://{}{path}{query}", endpoint.authority)?;
+    // Paths and queries of hosted servers often hold a token.
+    let path = if endpoint.target == "/mcp" { "/mcp" } else { "/…" };
+    writeln!(f, "  url                  {scheme}://{}{path}", endpoint.authority)?;
     if !endpoint.headers.is_empty() {
         writeln!(f, "  headers              {}", names(&endpoint.headers))?;
     }

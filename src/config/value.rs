@@ -25,7 +25,7 @@ pub(super) const DURATION_OR_OFF: &str = "a duration such as \"300s\", or \"off\
 
 /// What a size looks like.
 pub(super) const SIZE: &str =
-    "a size such as \"16MiB\" or a number of bytes, from \"1KiB\" to \"1GiB\"";
+    "a size such as \"16MiB\" or a number of bytes, from \"1KiB\" to \"512MiB\"";
 
 /// What an address to listen on looks like.
 pub(super) const ADDR: &str = "an IP address and a port, such as \"127.0.0.1:8080\"";
@@ -57,7 +57,7 @@ pub(super) fn duration_or_off(text: &str) -> Result<Option<Duration>, String> {
     if text == "off" { Ok(None) } else { duration(text).map(Some) }
 }
 
-/// `4096`, `4096B`, `64KiB`, `16MiB`, `1GiB`, within the bounds of a message.
+/// `4096`, `4096B`, `64KiB`, `16MiB`, `512MiB`, within the bounds of a message.
 pub(super) fn size(text: &str) -> Result<usize, String> {
     let (count, unit) = number(text).ok_or_else(|| format!("must be {SIZE}"))?;
     let unit = match unit {

@@ -50,7 +50,9 @@ pub(super) async fn forward(pipe: OwnedFd, server: String, pid: u64, log: Log) {
             lines.push(b"\n", &mut write);
             return report_dropped(&log, &server, pid, rate.dropped);
         }
-        if 0 < rate.dropped {
+        // Dropped lines, or bytes that are no lines: nobody reads that fast.
+        let is_flood = RECV_LEN <= buf.len();
+        if 0 < rate.dropped || is_flood {
             tokio::time::sleep(FLOOD_PAUSE).await;
         }
     }

@@ -12,10 +12,17 @@ const STYLES: [&str; 4] = ["brief", "formal", "friendly", "pirate"];
 const NAMES: [&str; 6] = ["Ada", "Alan", "Barbara", "Edsger", "Grace", "Linus"];
 const WORDS: [&str; 4] = ["paris", "park", "party", "test"];
 
+/// An argument that must be given.
+fn required(name: &str, description: &str) -> Value {
+    json!({ "name": name, "description": description, "required": true })
+}
+
+fn prompt(name: &str, description: &str, arguments: &[Value]) -> Value {
+    json!({ "name": name, "description": description, "arguments": arguments })
+}
+
 /// What `prompts/list` lists.
 pub(super) fn list(world: &World) -> Vec<Value> {
-    let required = |name: &str, description: &str| json!({ "name": name, "description": description, "required": true });
-    let prompt = |name: &str, description: &str, arguments: &[Value]| json!({ "name": name, "description": description, "arguments": arguments });
     let style = json!({ "name": "style", "description": "How to greet", "required": false });
     let mut prompts = vec![
         prompt("greet", "Greets somebody", &[required("name", "Whom to greet"), style]),

@@ -111,7 +111,9 @@ pub(super) fn accept_some(drive: &Rc<Drive>, listener: &Listener) -> io::Result<
 }
 
 fn place(drive: &Rc<Drive>, listener: &Listener, fd: OwnedFd, peer: SocketAddr) {
-    let fd = match listener.better_place(drive) {
+    // While draining, another shard may have ended already.
+    let better = listener.better_place(drive).filter(|_| drive.drained_by.get().is_none());
+    let fd = match better {
         None => fd,
         Some(other) => match drive.mesh.post(other, Parcel::Accepted { fd, peer }) {
             Err(Parcel::Accepted { fd, .. }) => fd,

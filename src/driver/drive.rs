@@ -83,6 +83,8 @@ pub(super) struct Drive {
     pub(super) sleeping: Cell<Option<Instant>>,
     pub(super) timer: Bell,
     pub(super) lingering: Cell<usize>,
+    /// When a drain ends, if there is one.
+    pub(super) drained_by: Cell<Option<Instant>>,
     tasks: Cell<usize>,
     quit: Cell<bool>,
     /// All tasks are to end.
@@ -118,6 +120,7 @@ impl Drive {
             sleeping: Cell::new(None),
             timer: Bell::default(),
             lingering: Cell::new(0),
+            drained_by: Cell::new(None),
             tasks: Cell::new(0),
             quit: Cell::new(false),
             over: Cell::new(false),

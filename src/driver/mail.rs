@@ -161,6 +161,7 @@ impl Drive {
             // Whoever asked may have stopped waiting.
             Parcel::Report { reply } => drop(reply.send(self.counters())),
             Parcel::Drain { deadline } => {
+                self.drained_by.set(Some(deadline));
                 accept::stop_accepting(self);
                 self.feed(Event::Drain { deadline });
             }

@@ -175,7 +175,9 @@ async fn serve(mut job: Job) -> io::Result<()> {
     while !drive.is_quit() {
         drive.main.wait().await;
     }
-    let deadline = drive.look_at_clock() + LINGER_TIME;
+    // Clients that still read their last answer have until the deadline of the drain.
+    let linger_until = drive.look_at_clock() + LINGER_TIME;
+    let deadline = drive.drained_by.get().map_or(linger_until, |at| at.max(linger_until));
     while drive.lingering.get() > 0 && within(deadline, pin!(drive.main.wait())).await.is_some() {}
     drive.end();
     let deadline = drive.look_at_clock() + END_TIME;

@@ -146,6 +146,11 @@ impl Shard {
                 pool.addrs_until = Some(now + limits::RESOLVE_TTL);
                 self.pool_next(server, now);
             }
+            // Old addresses are better than none.
+            None if !pool.addrs.is_empty() => {
+                pool.addrs_until = Some(now + limits::RESOLVE_RETRY);
+                self.pool_next(server, now);
+            }
             None => {
                 for key in std::mem::take(&mut pool.waiting) {
                     self.exchange_fail(key, Refusal::Unreachable, now);

@@ -292,13 +292,17 @@ impl Shard {
         self.counters.processes = self.counters.processes.saturating_sub(1);
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.has_exited = true;
+        process.ready_by = now + limits::LAST_WORDS_TIME;
         let (is_wanted, conn) = (process.state != State::Stopping, process.conn);
         if is_wanted {
             self.report_process(id, how, now);
         }
-        // Its last words may still be in the socket; the end of those is the end of it.
+        // Its last words may still be in the socket; the end of those is the end of it, unless a
+        // helper that it left behind holds the socket open.
         if conn.is_none() {
             self.process_ended(id, Refusal::Died, now);
+        } else {
+            self.wish_process(id, now + limits::LAST_WORDS_TIME);
         }
     }
 
@@ -395,7 +399,13 @@ impl Shard {
         let is_idle = process.pending.is_empty() && process.sessions == 0;
         let is_shared = !matches!(process.user, User::Session(_));
         let idle_timeout = self.command(server).map(|command| command.idle_timeout);
-        let state = self.processes.get(&id).map(|process| process.state);
+        let process = self.processes.get(&id);
+        let has_exited = process.is_some_and(|process| process.has_exited);
+        if has_exited && ready_by <= now {
+            self.process_ended(id, Refusal::Died, now);
+            return;
+        }
+        let state = process.map(|process| process.state);
         match state {
             Some(State::Delayed(until)) if until <= now => {
                 self.process_start(id);

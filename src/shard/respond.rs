@@ -555,7 +555,7 @@ impl Shard {
             // An error with the id of the request is about the request.
             let envelope = rpc::scan(body, self.rpc_limits()).ok();
             let id = envelope.and_then(|envelope| envelope.id).map(|id| id.get(body));
-            id != Some(&exchange.id) && LOST_SESSION.iter().any(|phrase| has(phrase))
+            id != Some(&exchange.id) && LOST_SESSION.iter().any(has)
         };
         has_id && is_in_session && (status == 404 || status == 400 && says_so())
     }
