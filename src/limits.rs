@@ -35,6 +35,8 @@ pub const OUTPUT_LOW: usize = 64 * 1024;
 /// Unsent bytes beyond one whole message that close a connection whose producer cannot be paused,
 /// because others share it.
 pub const OUTPUT_SHARED_MAX: usize = 1024 * 1024;
+/// Unsent bytes of all connections of a shard beyond which a large answer is refused.
+pub const UNREAD_LEN_MAX: usize = 512 * 1024 * 1024;
 /// Unsent bytes to a child process at which new requests for it are refused.
 pub const STDIN_LEN_MAX: usize = 64 * 1024 * 1024;
 
@@ -123,6 +125,8 @@ pub const STOP_GRACE: Duration = Duration::from_secs(3);
 pub const RESTART_MIN: Duration = Duration::from_millis(100);
 /// See [`RESTART_MIN`].
 pub const RESTART_MAX: Duration = Duration::from_secs(30);
+/// Time for requests that are on their way when the gateway begins to stop.
+pub const DRAIN_IDLE_TIME: Duration = Duration::from_millis(100);
 /// Time requests in flight have to finish when the gateway stops, unless configured.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 

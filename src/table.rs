@@ -111,6 +111,11 @@ impl<K: Key, T> Table<K, T> {
         self.len == 0
     }
 
+    /// All entries, in no particular order.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|entry| entry.value.as_ref())
+    }
+
     /// All keys, in no particular order.
     pub fn keys(&self) -> Vec<K> {
         let used = (0u32..).zip(&self.slots).filter(|(_, entry)| entry.value.is_some());

@@ -122,6 +122,8 @@ impl Control {
     /// Serves until the end. True: it was asked for; false: something of ours failed.
     pub(super) async fn run(mut self, mut sources: Sources) -> bool {
         loop {
+            // Every time: under load there is always something else to wake for.
+            self.parts.post.retry();
             let wake = self.next(&mut sources).await;
             let now = tokio::time::Instant::now().into_std();
             match wake {
@@ -141,7 +143,7 @@ impl Control {
                     }
                 }
                 Wake::GuardDied => self.restart_guard(),
-                Wake::RetryPost => self.parts.post.retry(),
+                Wake::RetryPost => {}
                 Wake::OutOfTime => {}
             }
             if self.is_over(now) {

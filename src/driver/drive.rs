@@ -366,7 +366,7 @@ impl Drive {
     /// Ends the turn, every turn.
     pub(super) async fn finish_turns(self: Rc<Self>) {
         while !self.over.get() {
-            self.flusher.wait().await;
+            // First the work: this task also begins again after a panic in the middle of it.
             loop {
                 let Some(conn) = self.dirty.borrow_mut().pop_front() else { break };
                 self.flush(&conn);
@@ -376,6 +376,7 @@ impl Drive {
             for waker in self.yielded.take() {
                 waker.wake();
             }
+            self.flusher.wait().await;
         }
     }
 

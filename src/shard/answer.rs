@@ -39,13 +39,17 @@ impl Shard {
         now: Instant,
     ) {
         let Some(exchange) = self.exchanges.get(key) else { return };
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if limits::OUTPUT_HIGH < len && limits::UNREAD_LEN_MAX < self.unread_total() + len {
+            self.exchange_fail(key, Refusal::Full, now);
+            return;
+        }
         let status = http_status(exchange.era, error);
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
         match reply {
             Reply::Pending(conn) => {
                 let opened = session.filter(|_| kind == Kind::Initialize && error.is_none());
                 let id = opened.and_then(|key| self.sessions.get(key)).map(|session| session.id);
-                let len: usize = parts.iter().map(|part| part.len()).sum();
                 let session = id.as_ref().map(SessionId::as_bytes);
                 let body = Body::Length(len as u64);
                 self.response_head(conn, (status, Some(JSON)), body, session);

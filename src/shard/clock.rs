@@ -63,7 +63,12 @@ impl Shard {
             client.waits_since = now;
         }
         let since = client.waits_since;
+        let is_draining = self.draining.is_some();
+        let Some(client) = self.client_mut(conn) else { return };
         match client.busy {
+            Busy::No if is_draining && !client.in_request => {
+                self.client_close(conn, "draining", now);
+            }
             Busy::No if client.in_request => {
                 let has_head = client.need != 0 || client.chunked.is_some();
                 let limit = if has_head { limits::BODY_TIMEOUT } else { limits::HEAD_TIMEOUT };

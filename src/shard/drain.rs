@@ -23,7 +23,8 @@ impl Shard {
             let Some(client) = self.client_mut(conn) else { continue };
             client.framing.keep_alive = false;
             match client.busy {
-                Busy::No if !client.in_request => self.client_close(conn, "draining", now),
+                // Its next request may be on its way: closing now would reset that.
+                Busy::No => self.wish_conn(conn, now + limits::DRAIN_IDLE_TIME),
                 // A GET stream has no end of its own: its client is told to connect again.
                 Busy::Stream(session, GET_STREAM) => self.stream_reconnects(session, conn, now),
                 Busy::Exchange(key) => self.listen_reconnects(key, conn, now),

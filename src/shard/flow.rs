@@ -69,6 +69,11 @@ impl Shard {
         entry.output.len() + near.map_or(0, |near| near.in_tunnel)
     }
 
+    /// Bytes that the driver has not sent, over all connections. Asked for large answers only.
+    pub(super) fn unread_total(&self) -> usize {
+        self.conns.values().map(|entry| entry.output.len()).sum()
+    }
+
     /// The connections that bring events for a session and for nobody else.
     fn feeds(&self, key: SessionKey) -> Vec<ConnId> {
         let Some(session) = self.sessions.get(key) else { return Vec::new() };
