@@ -18,3 +18,4 @@ mod support;
 mod peers;
 mod edges;
 mod tls;
+mod crowd;
