@@ -1,7 +1,7 @@
 //! A fake MCP server over HTTP, made to cost as little as possible: the backend of measurements.
 //!
 //! It answers both eras on every path. Sessions are numbers; it remembers how many it has opened
-//! and nothing else. Its tools are in [`answer`].
+//! and nothing else. Its tools are in `answer`.
 
 mod answer;
 

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - The answer depends only on the first [`Limits::head_len_max`] bytes, and more bytes never
-//!   change an answer other than [`Decoded::Incomplete`](crate::Decoded::Incomplete).
+//!   change an answer other than [`Decoded::Incomplete`].
 //! - A head that is accepted has exactly one possible [`Body`].
 //! - After any error the connection cannot be used again: answer, then close it.
 
