@@ -78,6 +78,14 @@ pub const GIVEN_UP_TIME: Duration = Duration::from_secs(5);
 /// Child processes of one server, unless configured.
 pub const PROCESSES_MAX: usize = 128;
 
+/// Requests of one source that name a session that is none: so many at once, over all shards. Who
+/// exceeds it guesses, or has lost very many sessions.
+pub const GUESSES_MAX: u32 = 512;
+/// Time for each one more.
+pub const GUESS_INTERVAL: Duration = Duration::from_millis(50);
+/// Sources whose rates are kept apart.
+pub const SOURCES_MAX: usize = 4096;
+
 /// Bytes of log lines that wait for the writer; more are counted and dropped.
 pub const LOG_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one value in a log line.

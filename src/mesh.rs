@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -67,6 +67,8 @@ pub enum Parcel {
         /// When everything must be closed.
         deadline: Instant,
     },
+    /// All shards rest, and nothing is on its way between them: the thread may end.
+    End,
 }
 
 /// The control thread's answer: `shard::event::Answer` before its descriptor became a socket.
@@ -95,6 +97,10 @@ struct Mailbox {
 #[derive(Clone, Debug)]
 pub struct Mesh {
     boxes: Arc<[Mailbox]>,
+    /// Shards that have work, and parcels on their way from shard to shard. A shard that rests
+    /// begins to work only because of a parcel, and counts as working before that is counted as
+    /// delivered: once this is zero it stays zero.
+    busy: Arc<AtomicUsize>,
 }
 
 impl Mesh {
@@ -105,7 +111,8 @@ impl Mesh {
             waker: AtomicWaker::new(),
             clients: AtomicU32::new(0),
         };
-        Self { boxes: (0..shards).map(mailbox).collect() }
+        let busy = Arc::new(AtomicUsize::new(usize::from(shards)));
+        Self { boxes: (0..shards).map(mailbox).collect(), busy }
     }
 
     /// How many shards there are.
@@ -119,6 +126,24 @@ impl Mesh {
         mailbox.queue.push(parcel)?;
         mailbox.waker.wake();
         Ok(())
+    }
+
+    /// Something begins that has to end before the threads may: the work of a shard that rested,
+    /// or the way of a parcel from shard to shard.
+    pub fn begin(&self) {
+        self.busy.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It has ended. The last one tells all threads to end.
+    pub fn finish(&self) {
+        if self.busy.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        for shard in (0..self.shards()).map(ShardId) {
+            // No shard writes any more; a mailbox that the control thread has filled is emptied
+            // by a shard that ends at its deadline instead.
+            drop(self.post(shard, Parcel::End));
+        }
     }
 
     /// Takes the oldest parcel; when there is none, the task is woken by the next.

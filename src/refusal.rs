@@ -45,6 +45,8 @@ pub enum Refusal {
     NoSession,
     /// The session has ended or never was.
     UnknownSession,
+    /// Too many unknown sessions from one source.
+    Guesses,
     /// An id or a progress token that is too long to be one.
     LongId,
     /// `MCP-Protocol-Version` names a revision that we do not know.
@@ -103,6 +105,7 @@ impl Refusal {
             Self::TooSlow => 408,
             Self::TooLarge => 413,
             Self::ContentType | Self::ContentEncoding => 415,
+            Self::Guesses => 429,
             Self::Fault => 500,
             Self::Unreachable | Self::Died | Self::BadServer | Self::Credentials => 502,
             Self::Full | Self::Draining => 503,
@@ -149,6 +152,7 @@ impl Refusal {
             Self::Batch => "bad_batch",
             Self::NoSession => "no_session",
             Self::UnknownSession => "unknown_session",
+            Self::Guesses => "too_many_unknown_sessions",
             Self::LongId => "long_id",
             Self::Version | Self::ModernVersion => "unsupported_version",
             Self::HeaderMismatch => "header_mismatch",
@@ -187,6 +191,7 @@ impl Refusal {
             Self::Batch => "Batches exist only in revision 2025-03-26, without initialize in them.",
             Self::NoSession => "Send initialize first, then its Mcp-Session-Id with every request.",
             Self::UnknownSession => "This session has ended or never was; send initialize again.",
+            Self::Guesses => "Too many requests from here name unknown sessions; try again later.",
             Self::LongId => "Ids and progress tokens have at most 1024 bytes.",
             Self::Version | Self::ModernVersion => "This protocol version is not supported.",
             Self::HeaderMismatch => {
@@ -212,7 +217,7 @@ impl Refusal {
 
     /// Whether the same request may be sent again later without being changed.
     fn is_temporary(self) -> bool {
-        matches!(self, Self::Full | Self::Draining | Self::Unreachable)
+        matches!(self, Self::Full | Self::Draining | Self::Unreachable | Self::Guesses)
     }
 
     /// Appends the JSON-RPC error response. `id` is raw JSON; `requested` is the version that was

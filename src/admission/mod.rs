@@ -4,3 +4,4 @@ pub mod media;
 pub mod mirror;
 pub mod origin;
 pub mod params;
+pub mod rate_limit;

@@ -12,6 +12,10 @@ use rustix::thread::CpuSet;
 /// admin server, libraries being read. Shards have a few each; this covers many.
 const FILES_RESERVED: u64 = 256;
 
+/// The part of the connections that clients can not have: without a descriptor left, no server
+/// could be reached and no process started for those who are connected already.
+const SERVERS_PART: u64 = 8;
+
 /// How many files this process may open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Files {
@@ -25,6 +29,11 @@ impl Files {
     /// How many connections of any kind there is room for.
     pub(super) fn conns(self) -> Option<u64> {
         self.now.map(|files| files.saturating_sub(FILES_RESERVED))
+    }
+
+    /// How many of them clients may have.
+    pub(super) fn clients(self) -> Option<u64> {
+        self.conns().map(|conns| (conns - conns / SERVERS_PART).max(1))
     }
 }
 

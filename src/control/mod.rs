@@ -119,7 +119,10 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
     say_capacity(log, shards, files);
     let bound = bind_all(&config.listen, shards)?;
     let admin_listener = config.admin.map(bind_admin).transpose()?;
-    let settings = Arc::new(settings(&config, log)?);
+    let clients_max = files.clients().map_or(usize::MAX, |clients| {
+        usize::try_from(clients.div_ceil(shards.into())).unwrap_or(usize::MAX)
+    });
+    let settings = Arc::new(settings(&config, clients_max, log)?);
 
     let admin_addr = admin_listener.as_ref().map(|(_, addr)| *addr);
     let mesh = Mesh::new(shards);
@@ -179,11 +182,12 @@ fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> String {
     move |error| format!("cannot {what}: {error}")
 }
 
-fn settings(config: &Config, log: &Log) -> Result<Settings, String> {
+fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, String> {
     let now = tokio::time::Instant::now().into_std();
     Ok(Settings {
         catalog: config.catalog.clone(),
         origins: config.origins.clone(),
+        clients_max,
         message_len_max: config.message_len_max,
         session_idle_timeout: config.session_idle_timeout,
         log: match config.log {
@@ -299,9 +303,9 @@ fn engine_name(engine: Engine) -> &'static str {
 }
 
 fn say_capacity(log: &Log, shards: u16, files: Files) {
-    let words = match (files.now, files.conns()) {
-        (Some(files), Some(conns)) => format!(
-            "{shards} shards; up to {conns} connections, because {files} files may be open \
+    let words = match (files.now, files.clients()) {
+        (Some(files), Some(clients)) => format!(
+            "{shards} shards; up to {clients} clients, because {files} files may be open \
              (LimitNOFILE= of the service, `ulimit -Hn`)"
         ),
         _ => format!("{shards} shards; connections are not bounded by the limit of open files"),

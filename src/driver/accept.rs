@@ -115,10 +115,17 @@ fn place(drive: &Rc<Drive>, listener: &Listener, fd: OwnedFd, peer: SocketAddr) 
     let better = listener.better_place(drive).filter(|_| drive.drained_by.get().is_none());
     let fd = match better {
         None => fd,
-        Some(other) => match drive.mesh.post(other, Parcel::Accepted { fd, peer }) {
-            Err(Parcel::Accepted { fd, .. }) => fd,
-            Ok(()) | Err(_) => return,
-        },
+        Some(other) => {
+            drive.mesh.begin();
+            match drive.mesh.post(other, Parcel::Accepted { fd, peer }) {
+                Ok(()) => return,
+                Err(parcel) => {
+                    drive.mesh.finish();
+                    let Parcel::Accepted { fd, .. } = parcel else { return };
+                    fd
+                }
+            }
+        }
     };
     take_in(drive, fd, peer);
 }

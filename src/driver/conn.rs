@@ -46,8 +46,6 @@ pub(super) struct Conn {
     pub(super) crowded: Cell<bool>,
     /// A task waits until it can be written.
     pub(super) blocked: Cell<bool>,
-    /// The sending side is to be shut down once everything is sent.
-    pub(super) finishing: Cell<bool>,
     pub(super) reader: Bell,
     pub(super) writer: Bell,
 }
@@ -66,7 +64,6 @@ impl Conn {
             dirty: Cell::new(false),
             crowded: Cell::new(false),
             blocked: Cell::new(false),
-            finishing: Cell::new(false),
             reader: Bell::default(),
             writer: Bell::default(),
         }

@@ -190,13 +190,6 @@ impl Drive {
                     }
                 }
             }
-            Action::Finish { conn } => {
-                if let Some(conn) = self.table.borrow().open(conn) {
-                    // It takes effect when everything before it is sent.
-                    conn.finishing.set(true);
-                    self.mark(conn);
-                }
-            }
             Action::Close { conn, rest } => self.close(conn, rest),
             Action::Move { conn, to, peer, bytes, moves } => {
                 if let Some(fd) = self.take_away(conn) {
@@ -222,11 +215,16 @@ impl Drive {
                 self.later.borrow_mut().push_back(Later::Failed(ticket, why));
             }
             Action::Stop { process, grace } => self.stop(process, grace),
-            Action::Quit => {
-                self.quit.set(true);
-                self.main.ring();
-            }
+            Action::Rest => self.mesh.finish(),
+            Action::Rouse => self.mesh.begin(),
+            Action::Quit => self.quit(),
         }
+    }
+
+    /// The thread is to end.
+    pub(super) fn quit(&self) {
+        self.quit.set(true);
+        self.main.ring();
     }
 
     fn stop(&self, process: ProcessId, grace: Duration) {
@@ -339,9 +337,6 @@ impl Drive {
         let output: &mut Output = shard.output(conn.id)?;
         conn.crowded.set(output.len() >= limits::OUTPUT_LOW);
         let sent = conn.stream.send(output);
-        if conn.finishing.get() && matches!(sent, Ok(Sent::All)) {
-            conn.stream.finish();
-        }
         Some(sent)
     }
 

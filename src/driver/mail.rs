@@ -62,6 +62,8 @@ impl Outbox {
 impl Drive {
     /// Delivers a parcel, now or as soon as the receiver has room.
     pub(super) fn post(&self, to: ShardId, parcel: Parcel) {
+        // It is on its way until the receiver has dealt with it: see `open_parcel`.
+        self.mesh.begin();
         let mut parcels = self.outbox.parcels.borrow_mut();
         let Some(queue) = parcels.get_mut(usize::from(to.0)) else {
             debug_assert!(false, "no such shard");
@@ -141,13 +143,21 @@ impl Drive {
 
     fn open_parcel(self: &Rc<Self>, parcel: Parcel) {
         match parcel {
-            Parcel::Accepted { fd, peer } => accept::take_in(self, fd, peer),
+            Parcel::Accepted { fd, peer } => {
+                accept::take_in(self, fd, peer);
+                self.mesh.finish();
+            }
             Parcel::Adopted { fd, peer, bytes, moves } => {
                 let socket = self.table.borrow_mut().park(Parked { fd, kind: Kind::Client });
                 self.feed(Event::Adopted { socket, peer, bytes, moves });
                 self.close_parked(socket);
+                self.mesh.finish();
             }
-            Parcel::Letter { from, letter } => self.feed(Event::Mail { from, letter }),
+            Parcel::Letter { from, letter } => {
+                self.feed(Event::Mail { from, letter });
+                self.mesh.finish();
+            }
+            Parcel::End => self.quit(),
             Parcel::Answered { ticket, reply } => {
                 let answer = match reply {
                     Reply::Resolved(addrs) => Answer::Resolved(addrs),

@@ -134,8 +134,12 @@ pub fn listen(addr: SocketAddr, shards: u16) -> io::Result<Vec<TcpListener>> {
 ///
 /// The control thread is told by [`Request::Ended`] in any case.
 pub fn run(job: Job) -> io::Result<()> {
-    let (id, control) = (job.identity.id, job.control.clone());
+    let (id, control, mesh) = (job.identity.id, job.control.clone(), job.mesh.clone());
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run_engine(job)));
+    if !matches!(outcome, Ok(Ok(()))) {
+        // It was at work until it failed; the others must not wait for it.
+        mesh.finish();
+    }
     control.post_last(Request::Ended(id));
     outcome.unwrap_or_else(|_| Err(io::Error::other("the driver has a fault")))
 }

@@ -35,6 +35,7 @@ impl Gateway {
         let settings = Arc::new(Settings {
             catalog: Catalog::default(),
             origins: Policy::default(),
+            clients_max: usize::MAX,
             message_len_max: limits::MESSAGE_LEN,
             session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
             log: None,

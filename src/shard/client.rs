@@ -65,8 +65,9 @@ impl Shard {
     ) {
         let mut client = Client::new(peer, now);
         client.moves = moves;
-        // A connection that moves here with a request is still served while draining.
-        let is_refused = self.draining.is_some() && bytes.is_empty();
+        // A connection that moves here with a request was let in already.
+        let is_full = (self.settings.clients_max as u64) <= self.counters.clients;
+        let is_refused = bytes.is_empty() && (self.draining.is_some() || is_full);
         let conn = match is_refused {
             true => None,
             false => self.open(Role::Client(Box::new(client))),
@@ -484,6 +485,7 @@ impl Shard {
         id: &[u8],
         now: Instant,
     ) {
+        let refusal = self.count_guess(conn, refusal, now);
         self.counters.refused += 1;
         self.report_refusal(conn, refusal, now);
         let Some(client) = self.client_mut(conn) else { return };
@@ -492,6 +494,22 @@ impl Shard {
         let answer = Answer { id, origin: origin.as_deref(), requested, keep_alive, is_head };
         self.write(conn, |output| refusal.write_response(output.tail(), answer));
         self.client_done(conn, now);
+    }
+
+    /// Who names many sessions that are none is guessing, and gets one guess per connection then.
+    /// Sessions that exist are served all the same: neighbours may come from the same address.
+    fn count_guess(&mut self, conn: ConnId, refusal: Refusal, now: Instant) -> Refusal {
+        let Some(source) = self.client_mut(conn).map(|client| client.peer.ip()) else {
+            return refusal;
+        };
+        if refusal != Refusal::UnknownSession || self.guesses.take(source, now) {
+            return refusal;
+        }
+        if let Some(client) = self.client_mut(conn) {
+            client.framing.keep_alive = false;
+            client.inbox = Vec::new();
+        }
+        Refusal::Guesses
     }
 
     /// Answers with a refusal and closes: what follows on the connection has no meaning.

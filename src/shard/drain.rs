@@ -13,6 +13,18 @@ use crate::shard::event::Action;
 use crate::shard::{Role, Shard, Timer};
 use crate::timers::Wish;
 
+/// How far a shard is with its drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It has work.
+    #[default]
+    Working,
+    /// It has none, and says so.
+    Resting,
+    /// It has told its thread to end.
+    Gone,
+}
+
 impl Shard {
     /// Begins the drain, or brings its end forward.
     pub(super) fn drain(&mut self, deadline: Instant, now: Instant) {
@@ -55,13 +67,14 @@ impl Shard {
     /// After each event of a drain: is there still something to wait for?
     pub(super) fn drain_step(&mut self, now: Instant) {
         let Some(deadline) = self.draining else { return };
-        if self.has_quit {
+        if self.rest == Rest::Gone {
             return;
         }
         if deadline <= now {
             self.drain_hard(now);
         }
         if (self.counters.clients != 0 || !self.tunnels.is_empty()) && now < deadline {
+            self.rests(false);
             return;
         }
         let sessions = self.sessions.keys();
@@ -76,10 +89,21 @@ impl Shard {
                 self.process_stop(process, now);
             }
         }
-        let is_over = self.processes.is_empty() && self.exchanges.is_empty();
-        if is_over || deadline + limits::STOP_GRACE * 3 <= now {
-            self.has_quit = true;
+        if deadline + limits::STOP_GRACE * 3 <= now {
+            self.rest = Rest::Gone;
             self.actions.push_back(Action::Quit);
+            return;
+        }
+        self.rests(self.processes.is_empty() && self.exchanges.is_empty());
+    }
+
+    /// Says whether there is nothing left to do, if that has changed. Until all shards have
+    /// drained, one of them may still send a connection to where its session is.
+    fn rests(&mut self, is_over: bool) {
+        let rest = if is_over { Rest::Resting } else { Rest::Working };
+        if self.rest != rest {
+            self.rest = rest;
+            self.actions.push_back(if is_over { Action::Rest } else { Action::Rouse });
         }
     }
 

@@ -126,11 +126,6 @@ pub enum Action {
         /// Which.
         conn: ConnId,
     },
-    /// Say to the peer that no more will be sent, but keep receiving.
-    Finish {
-        /// Which.
-        conn: ConnId,
-    },
     /// Close it and forget its name. Its unsent output is in the action.
     Close {
         /// Which.
@@ -180,7 +175,12 @@ pub enum Action {
         /// How long each step may take.
         grace: Duration,
     },
-    /// The shard is drained: its thread may end.
+    /// The shard is drained: nothing is left to do here. Its thread may end once all shards say
+    /// so and nothing is on its way between them.
+    Rest,
+    /// Something came from another shard after all.
+    Rouse,
+    /// The time for the drain is over: the thread ends now.
     Quit,
 }
 

@@ -41,6 +41,7 @@ use foldhash::fast::RandomState;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
+use crate::admission::rate_limit::{Rate, RateLimit};
 use crate::backend::http::ServerConn;
 use crate::backend::stdio::Process;
 use crate::exchange::Exchange;
@@ -50,6 +51,7 @@ use crate::limits;
 use crate::output::Output;
 use crate::session::Session;
 use crate::session::id::SessionId;
+use crate::shard::drain::Rest;
 use crate::shard::event::{Action, Answer, Event};
 use crate::shard::http::Pool;
 use crate::shard::settings::{Identity, Settings};
@@ -57,6 +59,9 @@ use crate::table::Table;
 use crate::telemetry::counters::Counters;
 use crate::timers::{Timers, Wish};
 use crate::upstream::catalog::ServerId;
+
+/// Requests for unknown sessions that one source may send to all shards.
+const GUESSES: Rate = Rate { interval: limits::GUESS_INTERVAL, burst: limits::GUESSES_MAX };
 
 /// One core's worth of gateway.
 #[derive(Debug)]
@@ -88,9 +93,11 @@ pub struct Shard {
     current: Option<ConnId>,
     counters: Counters,
     log: Vec<u8>,
+    /// Requests for unknown sessions, by their source.
+    guesses: RateLimit,
     /// When a drain ends, if there is one.
     draining: Option<Instant>,
-    has_quit: bool,
+    rest: Rest,
     /// What makes the next request panic, in tests.
     #[cfg(test)]
     pub(crate) fault: Option<&'static [u8]>,
@@ -163,8 +170,9 @@ impl Shard {
             current: None,
             counters: Counters::default(),
             log: Vec::new(),
+            guesses: RateLimit::new(GUESSES.share(identity.shards)),
             draining: None,
-            has_quit: false,
+            rest: Rest::default(),
             settings,
             #[cfg(test)]
             fault: None,

@@ -373,7 +373,6 @@ impl Shard {
     pub(super) fn process_left(&mut self, id: ProcessId, session: SessionKey, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.asked.retain(|(_, asked)| *asked != session);
-        process.given_up.retain(|(_, given_up, _)| *given_up != Some(session));
         match process.user {
             User::Session(_) => self.process_stop(id, now),
             User::Sessions | User::Stateless => {

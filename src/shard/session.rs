@@ -126,6 +126,7 @@ impl Shard {
     pub(super) fn session_end(&mut self, key: SessionKey, why: &'static str, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         for exchange in session.exchanges.clone() {
+            self.stdio_drops(exchange, now);
             self.exchange_fail(exchange, Refusal::UnknownSession, now);
         }
         let Some(session) = self.sessions.get_mut(key) else { return };

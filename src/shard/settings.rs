@@ -15,6 +15,8 @@ pub struct Settings {
     pub catalog: Catalog,
     /// Which `Host` and `Origin` values are served.
     pub origins: Policy,
+    /// Client connections of one shard: files are left for servers.
+    pub clients_max: usize,
     /// Largest message in bytes, in either direction.
     pub message_len_max: usize,
     /// Time a session lives without a request or an open stream.

@@ -114,6 +114,17 @@ impl Shard {
         self.process_write(process, line, now);
     }
 
+    /// A session ends: a process that goes on without it need not work on its requests.
+    pub(super) fn stdio_drops(&mut self, key: ExchangeId, now: Instant) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let Via::Process(process, number) = exchange.via else { return };
+        let is_request = exchange.kind == Kind::Request;
+        let user = self.processes.get(&process).map(|process| process.user);
+        if is_request && user == Some(User::Sessions) {
+            self.stdio_withdraw(process, number, now);
+        }
+    }
+
     /// The client is gone: a cancellation of our own.
     pub(super) fn stdio_withdraw(&mut self, process: ProcessId, number: u64, now: Instant) {
         let line = format!(

@@ -23,7 +23,6 @@ mod reply;
 mod client;
 mod world;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,6 +38,12 @@ use crate::tests::sim::request::SERVERS;
 use crate::tests::sim::server_http::Server as HttpServer;
 use crate::tests::sim::world::{Sabotage, World};
 use crate::upstream::catalog::{Catalog, Command, Endpoint, Isolation, Server, Target};
+
+/// Seeds beyond the sweep whose worlds broke once.
+const REGRESSIONS: [u64; 1] = [
+    // A session was deleted, and what its shared process still asked went to another client.
+    50_932,
+];
 
 const SESSION_IDLE: Duration = Duration::from_secs(300);
 
@@ -119,6 +124,7 @@ fn settings(catalog: Catalog, log: Option<Format>, base: Instant) -> Arc<Setting
     Arc::new(Settings {
         catalog,
         origins: Policy::default(),
+        clients_max: usize::MAX,
         message_len_max: 4 * 1024 * 1024,
         session_idle_timeout: SESSION_IDLE,
         log,
@@ -264,13 +270,15 @@ fn check_quit(world: &mut World) {
 }
 
 /// Lives each seed's world once and names the seeds that broke it.
-fn sweep(seeds: Range<u64>) {
+fn sweep(seeds: impl Iterator<Item = u64>) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let replay = number("SIM_SEED");
-    let seeds = match (replay, number("SIM_SEEDS"), number("SIM_FROM")) {
-        (Some(seed), ..) => seed..seed + 1,
-        (None, Some(count), from) => from.unwrap_or(0)..from.unwrap_or(0) + count,
-        (None, None, _) => seeds,
+    let seeds: Vec<u64> = match (replay, number("SIM_SEEDS"), number("SIM_FROM")) {
+        (Some(seed), ..) => vec![seed],
+        (None, Some(count), from) => {
+            (from.unwrap_or(0)..).take(usize::try_from(count).unwrap()).collect()
+        }
+        (None, None, _) => seeds.collect(),
     };
     let mut sum = Life::default();
     let mut broken = Vec::new();
@@ -300,7 +308,7 @@ fn sweep(seeds: Range<u64>) {
 
 #[test]
 fn every_request_has_one_answer_in_every_world() {
-    sweep(0..256);
+    sweep((0..256).chain(REGRESSIONS));
 }
 
 #[test]

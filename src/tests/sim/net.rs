@@ -74,8 +74,6 @@ pub(super) struct Link {
     pub(super) room: usize,
     pub(super) paused: bool,
     pub(super) blocked: bool,
-    /// The driver promised to finish: nothing follows the output.
-    pub(super) finishing: bool,
     pub(super) pace: Pace,
     up_busy: bool,
     flush_busy: bool,
@@ -271,7 +269,6 @@ impl Net {
             room,
             paused: false,
             blocked: false,
-            finishing: false,
             pace,
             up_busy: false,
             flush_busy: false,

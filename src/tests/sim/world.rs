@@ -53,6 +53,8 @@ pub(super) struct World {
     pub(super) stdio: Stdio,
     pub(super) http: Http,
     pub(super) sabotage: Option<Sabotage>,
+    /// Shards that have work, and parcels on their way.
+    busy: usize,
     /// A connection attempt to the dead server is refused, or never answered.
     pub(super) dead_refuses: bool,
 }
@@ -75,6 +77,7 @@ impl World {
             stdio: Stdio::default(),
             http: Http::default(),
             sabotage: None,
+            busy: usize::from(shards),
             dead_refuses: true,
         }
     }
@@ -191,10 +194,6 @@ impl World {
                 net.link(link).paused = false;
                 net.schedule_up(link);
             }),
-            Action::Finish { conn } => self.on_link(shard, conn, "  finish", |net, link| {
-                net.link(link).finishing = true;
-                net.schedule_flush(link);
-            }),
             Action::Close { conn, rest } => self.close(shard, conn, rest),
             Action::Move { conn, to, peer, bytes, moves } => {
                 let Some(link) = self.cores[shard].conns.remove(&conn) else {
@@ -203,6 +202,7 @@ impl World {
                 self.net.link(link).near = Near::Moving;
                 let to = usize::from(to.0);
                 self.net.trace("  move", link.0 as u64, to as u64);
+                self.busy += 1;
                 self.net.post(shard, to, Parcel::Adopted { link, peer, bytes, moves });
             }
             Action::Arm { deadline } => {
@@ -214,6 +214,7 @@ impl World {
             }
             Action::Mail { to, letter } => {
                 self.net.trace("  mail", u64::from(to.0), 0);
+                self.busy += 1;
                 self.net.post(shard, usize::from(to.0), Parcel::Letter(letter));
             }
             Action::Ask { ticket, question } => self.ask(shard, ticket, question),
@@ -222,6 +223,8 @@ impl World {
                     self.net.after(grace * 2, Task::Exit { process, how: "signal 9" });
                 }
             }
+            Action::Rest => self.finish(),
+            Action::Rouse => self.busy += 1,
             Action::Quit => self.quit(shard),
         }
     }
@@ -315,9 +318,6 @@ impl World {
         let sent = self.net.send(link, output);
         let left = output.len();
         let was_blocked = std::mem::replace(&mut self.net.link(link).blocked, left != 0);
-        if left == 0 && self.net.link(link).finishing {
-            self.net.link(link).down_end = Some(End::Closed);
-        }
         self.net.schedule_read(link);
         if left != 0 && sent != 0 {
             self.net.schedule_flush(link);
@@ -434,11 +434,23 @@ impl World {
             Parcel::Letter(letter) => {
                 self.handle(to, Event::Mail { from: shard_id(from), letter });
             }
-            Parcel::Adopted { link, .. } if self.cores[to].has_quit => self.close_link(link, false),
+            Parcel::Adopted { link, .. } if self.cores[to].has_quit => {
+                self.check.violation(format!("link {} moved to a shard that has ended", link.0));
+                self.close_link(link, false);
+            }
             Parcel::Adopted { link, peer, bytes, moves } => {
                 self.net.link(link).near = Near::Parked { shard: to };
                 self.handle(to, Event::Adopted { socket: socket(link), peer, bytes, moves });
             }
+        }
+        self.finish();
+    }
+
+    /// A shard rests, or a parcel has arrived. After the last, as a driver does, all threads end.
+    fn finish(&mut self) {
+        self.busy -= 1;
+        if self.busy == 0 {
+            (0..self.cores.len()).for_each(|shard| self.quit(shard));
         }
     }
 

@@ -76,6 +76,30 @@ fn reason(answer: &Value) -> &str {
     answer["error"]["data"]["gateway"].as_str().unwrap_or_default()
 }
 
+/// Clients cannot take the last file: what serves them needs some, too.
+#[test]
+fn clients_leave_files_for_servers() {
+    let limited = |command: &mut Command| {
+        let mut limited = Command::new("prlimit");
+        limited.arg("--nofile=400").arg(command.get_program()).args(command.get_args());
+        *command = limited;
+    };
+    let rig = rig_with("", limited);
+    let mut session = rig.open("sh");
+    let crowd: Vec<_> = (0..200).map(|_| rig.wire()).collect();
+    // 400 files, 256 of them for the gateway, an eighth of the rest for servers: 126 clients.
+    until("the crowd", || {
+        let open = rig.metric("mcp_connections_open");
+        let refused = rig.metric("mcp_connections_refused_total");
+        assert!(open <= 126, "{open}");
+        (open + refused == 201 && 100 < open).then_some(())
+    });
+    assert_eq!(session.call("die", &json!({}))["error"]["data"]["gateway"], "server_died");
+    let again = session.call("echo", &json!({}));
+    assert_eq!(again["result"]["tools"], json!([]), "a new process could be started: {again}");
+    drop(crowd);
+}
+
 #[test]
 fn arguments_are_literal_and_the_environment_is_what_was_named() {
     let dir = Dir::new();

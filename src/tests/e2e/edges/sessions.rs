@@ -58,6 +58,29 @@ fn clients_do_not_choose_their_ids() {
     assert_eq!(answer.get("mcp-session-id"), "", "{}", answer.text());
 }
 
+/// THREATS T4: who guesses is slowed down, and nobody else.
+#[test]
+fn guessing_session_ids_is_limited() {
+    let rig = Rig::new(&demo());
+    let mut session = rig.open("demo");
+    let mut wire = rig.wire();
+    let mut statuses = Vec::new();
+    for number in 0..1000 {
+        let guess = format!("{number:032x}");
+        let answer = wire.ask(&Request::post("/mcp", PING).session(&guess));
+        statuses.push(answer.status());
+        if answer.status() == 429 {
+            assert_eq!(answer.json()["error"]["data"]["gateway"], "too_many_unknown_sessions");
+            assert_eq!(answer.get("retry-after"), "1");
+            assert!(wire.is_closed());
+            wire = rig.wire();
+        }
+    }
+    assert!(statuses[..256].iter().all(|status| *status == 404), "a shard has half of the burst");
+    assert!(statuses.iter().filter(|status| **status == 429).count() > 100, "{statuses:?}");
+    assert_eq!(session.text("echo", &json!({"text": "mine"})), "mine");
+}
+
 /// Begins a call that asks the client; returns the stream and the question's id.
 fn asked(session: &Session, rig: &Rig) -> (Wire, Value) {
     let mut wire = rig.wire();
