@@ -98,6 +98,8 @@ pub const MAILBOX_LEN: usize = 8192;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request body to make progress.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for the answers to a client that has said that it will send no more.
+pub const LAST_ANSWERS_TIME: Duration = Duration::from_secs(5);
 /// Time a client connection may stay open between requests.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time a peer may leave our bytes unread before its connection is closed.

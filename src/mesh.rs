@@ -10,7 +10,7 @@ use std::time::Instant;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 
-use crate::ids::{ProcessId, ShardId, Ticket};
+use crate::ids::{Peer, ProcessId, ShardId, Ticket};
 use crate::limits;
 use crate::shard::event::Letter;
 use crate::telemetry::counters::Counters;
@@ -23,14 +23,14 @@ pub enum Parcel {
         /// The socket.
         fd: OwnedFd,
         /// Where the client comes from.
-        peer: SocketAddr,
+        peer: Peer,
     },
     /// A connection that belongs here.
     Adopted {
         /// The socket.
         fd: OwnedFd,
         /// Where the client comes from.
-        peer: SocketAddr,
+        peer: Peer,
         /// Bytes received and not used.
         bytes: Vec<u8>,
         /// How often it has moved.

@@ -47,6 +47,10 @@ pub enum Refusal {
     UnknownSession,
     /// Too many unknown sessions from one source.
     Guesses,
+    /// `initialize` on a connection that has a session.
+    Initialized,
+    /// The id of a request that is in flight on the same connection.
+    UsedId,
     /// An id or a progress token that is too long to be one.
     LongId,
     /// `MCP-Protocol-Version` names a revision that we do not know.
@@ -90,6 +94,8 @@ impl Refusal {
             | Self::Rpc(_)
             | Self::Batch
             | Self::NoSession
+            | Self::Initialized
+            | Self::UsedId
             | Self::LongId
             | Self::Version
             | Self::ModernVersion
@@ -153,6 +159,8 @@ impl Refusal {
             Self::NoSession => "no_session",
             Self::UnknownSession => "unknown_session",
             Self::Guesses => "too_many_unknown_sessions",
+            Self::Initialized => "already_initialized",
+            Self::UsedId => "used_id",
             Self::LongId => "long_id",
             Self::Version | Self::ModernVersion => "unsupported_version",
             Self::HeaderMismatch => "header_mismatch",
@@ -189,7 +197,11 @@ impl Refusal {
             Self::TooLarge => "The message is larger than limits.message allows.",
             Self::TooSlow => "The request did not arrive in time.",
             Self::Batch => "Batches exist only in revision 2025-03-26, without initialize in them.",
-            Self::NoSession => "Send initialize first, then its Mcp-Session-Id with every request.",
+            Self::NoSession => {
+                "Send initialize first; over HTTP, its Mcp-Session-Id goes with every request."
+            }
+            Self::Initialized => "This connection has a session; open another for a new one.",
+            Self::UsedId => "A request with this id is in flight on this connection.",
             Self::UnknownSession => "This session has ended or never was; send initialize again.",
             Self::Guesses => "Too many requests from here name unknown sessions; try again later.",
             Self::LongId => "Ids and progress tokens have at most 1024 bytes.",

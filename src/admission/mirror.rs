@@ -3,10 +3,18 @@
 
 use std::borrow::Cow;
 
-use wire::http1::Headers;
+use wire::http1::{Headers, write_header};
 use wire::rpc::{Envelope, Kind};
 
 use crate::refusal::Refusal;
+
+/// What Base64 stands between in a header.
+const PREFIX: &[u8] = b"=?base64?";
+/// See [`PREFIX`].
+const SUFFIX: &[u8] = b"?=";
+
+/// The digits of Base64 (RFC 4648, section 4).
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Checks `MCP-Protocol-Version`, `Mcp-Method` and `Mcp-Name` against the body of a modern POST.
 pub fn check(headers: &Headers<'_, '_>, bytes: &[u8], envelope: &Envelope) -> Result<(), Refusal> {
@@ -39,6 +47,48 @@ pub fn check(headers: &Headers<'_, '_>, bytes: &[u8], envelope: &Envelope) -> Re
     }
 }
 
+/// Appends the header lines that repeat a modern message, for a client that sent none.
+pub fn write(out: &mut Vec<u8>, bytes: &[u8], envelope: &Envelope) {
+    let version = envelope.meta_version.map(|text| text.decode(bytes)).unwrap_or_default();
+    write_header(out, "mcp-protocol-version", &encode(&version));
+    let method = envelope.method.map(|text| text.decode(bytes)).unwrap_or_default();
+    write_header(out, "mcp-method", &encode(&method));
+    let name = match &*method {
+        b"tools/call" | b"prompts/get" => envelope.name,
+        b"resources/read" => envelope.uri,
+        b"tasks/get" | b"tasks/update" | b"tasks/cancel" => envelope.task_id,
+        _ => None,
+    };
+    if let Some(name) = name {
+        write_header(out, "mcp-name", &encode(&name.decode(bytes)));
+    }
+}
+
+/// A value as it may stand in a header: as it is, or in Base64 if that would change it.
+fn encode(value: &[u8]) -> Cow<'_, [u8]> {
+    let is_visible = |byte: &u8| matches!(byte, 0x21..=0x7e);
+    let is_inner = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let is_plain = value.first().is_some_and(is_visible)
+        && value.last().is_some_and(is_visible)
+        && value.iter().all(|byte| is_visible(byte) || is_inner(byte))
+        && !value.starts_with(PREFIX);
+    if is_plain {
+        return Cow::Borrowed(value);
+    }
+    let mut text = PREFIX.to_vec();
+    for part in value.chunks(3) {
+        let bits = part.iter().fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte));
+        let bits = bits << (8 * (3 - part.len()));
+        for place in 0..4 {
+            let index = (bits >> (18 - 6 * place)) & 63;
+            let digit = usize::try_from(index).ok().and_then(|index| DIGITS.get(index));
+            text.push(if place <= part.len() { digit.copied().unwrap_or(b'=') } else { b'=' });
+        }
+    }
+    text.extend_from_slice(SUFFIX);
+    Cow::Owned(text)
+}
+
 /// The value of a header that may stand once.
 pub(super) fn single<'a>(
     headers: &Headers<'_, 'a>,
@@ -51,7 +101,7 @@ pub(super) fn single<'a>(
 
 /// A header value as it stands in the body: `=?base64?…?=` is decoded, anything else is literal.
 pub(super) fn decode(value: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
-    let inner = value.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?="));
+    let inner = value.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
     let Some(inner) = inner else { return Ok(Cow::Borrowed(value)) };
     decode_base64(inner).map(Cow::Owned).ok_or(Refusal::HeaderMismatch)
 }
@@ -89,6 +139,23 @@ mod tests {
     use wire::http1::{HeaderSlots, Limits, request};
 
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for (value, header) in [
+            ("echo", "echo"),
+            ("two words", "two words"),
+            (" edge", "=?base64?IGVkZ2U=?="),
+            ("", "=?base64??="),
+            ("=?base64?x?=", "=?base64?PT9iYXNlNjQ/eD89?="),
+            ("grüße", "=?base64?Z3LDvMOfZQ==?="),
+            ("a\nb", "=?base64?YQpi?="),
+        ] {
+            let written = encode(value.as_bytes());
+            assert_eq!(written, header.as_bytes());
+            assert_eq!(decode(&written), Ok(Cow::Borrowed(value.as_bytes())));
+        }
+    }
 
     #[test]
     fn base64_is_strict() {

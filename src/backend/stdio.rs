@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
+use wire::lines::LineReader;
 
 use crate::ids::ConnId;
 use crate::ids::ExchangeId;
@@ -22,10 +23,8 @@ pub struct Process {
     pub state: State,
     /// Our end of its standard streams.
     pub conn: Option<ConnId>,
-    /// A line that is not complete.
-    pub line: Vec<u8>,
-    /// Whether the rest of an over-long line is to come.
-    pub is_skipping: bool,
+    /// Its output, as lines.
+    pub lines: LineReader,
     /// Messages that wait until it is ready.
     pub backlog: Vec<Bytes>,
     /// Bytes in `backlog`.

@@ -25,6 +25,7 @@ mod tests;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use crate::admission::entrance::Entrance;
 use crate::admission::origin::Policy;
 use crate::config::{Config, LogChoice};
 use crate::control::admin::Admin;
@@ -46,7 +48,7 @@ use crate::control::process::Processes;
 use crate::control::serve::{Control, News, Parts, Signals, Sources};
 use crate::driver::request::{ControlSender, Request};
 use crate::driver::{self, Engine, Job};
-use crate::ids::ShardId;
+use crate::ids::{EntranceId, ShardId};
 use crate::mesh::Mesh;
 use crate::shard::settings::{Identity, Settings};
 use crate::telemetry::log::Format;
@@ -187,6 +189,7 @@ fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, 
     Ok(Settings {
         catalog: config.catalog.clone(),
         origins: config.origins.clone(),
+        entrances: vec![Entrance::http()],
         clients_max,
         message_len_max: config.message_len_max,
         session_idle_timeout: config.session_idle_timeout,
@@ -202,21 +205,23 @@ fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, 
 /// Where clients connect.
 struct Bound {
     /// For each shard, one listener per address.
-    listeners: Vec<Vec<TcpListener>>,
+    listeners: Vec<Vec<(EntranceId, OwnedFd)>>,
     /// The addresses, with the ports that were found for zeros.
     addrs: Vec<SocketAddr>,
 }
 
 fn bind_all(listen: &[SocketAddr], shards: u16) -> Result<Bound, String> {
-    let mut listeners: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut listeners: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addrs = Vec::new();
     for addr in listen {
         // Shards share a port, and so would a second gateway of the same user, unnoticed: only a
         // listener that shares with nobody finds out that the port is taken.
         let found = TcpListener::bind(addr).map(drop).and_then(|()| driver::listen(*addr, shards));
-        let found = found.map_err(|error| explain_bind(*addr, "listen", &error))?;
-        addrs.push(found.first().and_then(|one| one.local_addr().ok()).unwrap_or(*addr));
-        listeners.iter_mut().zip(found).for_each(|(of_shard, listener)| of_shard.push(listener));
+        let (addr, found) = found.map_err(|error| explain_bind(*addr, "listen", &error))?;
+        addrs.push(addr);
+        for (of_shard, listener) in listeners.iter_mut().zip(found) {
+            of_shard.push((EntranceId(0), listener));
+        }
     }
     Ok(Bound { listeners, addrs })
 }
@@ -257,7 +262,7 @@ impl Crew<'_> {
     /// Starts one thread per shard.
     fn start_shards(
         &self,
-        listeners: Vec<Vec<TcpListener>>,
+        listeners: Vec<Vec<(EntranceId, OwnedFd)>>,
         cores: &Cores,
         engine: Engine,
     ) -> Result<(), String> {

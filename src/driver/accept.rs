@@ -6,17 +6,18 @@
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
+
+use socket2::SockRef;
 
 use crate::driver::ACCEPT_BACKOFF;
 use crate::driver::conn::{Kind, Parked};
 use crate::driver::drive::{Drive, add};
 use crate::driver::socket::Stream;
 use crate::driver::wait::Bell;
-use crate::ids::ShardId;
+use crate::ids::{EntranceId, Peer, ShardId};
 use crate::mesh::Parcel;
 use crate::shard::event::Event;
 
@@ -29,6 +30,7 @@ const LEAD_MAX: u32 = 8;
 
 /// A socket that clients connect to.
 pub(super) struct Listener {
+    entrance: EntranceId,
     stream: Stream,
     pub(super) bell: Bell,
     /// Closed when there are no descriptors left, so that a connection can be accepted in order
@@ -40,10 +42,11 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(listener: std::net::TcpListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
+    pub(super) fn new((entrance, listener): (EntranceId, OwnedFd)) -> io::Result<Self> {
+        SockRef::from(&listener).set_nonblocking(true)?;
         Ok(Self {
-            stream: Stream::new(listener.into())?,
+            entrance,
+            stream: Stream::new(listener)?,
             bell: Bell::default(),
             spare: RefCell::new(File::open("/dev/null").ok()),
             given: Cell::new((ShardId(0), 0, 0)),
@@ -93,7 +96,9 @@ pub(super) async fn accept(drive: Rc<Drive>, listener: Rc<Listener>) {
 pub(super) fn accept_some(drive: &Rc<Drive>, listener: &Listener) -> io::Result<bool> {
     for _ in 0..BURST_MAX {
         match listener.stream.accept() {
-            Ok((fd, peer)) => place(drive, listener, fd, peer),
+            Ok((fd, address)) => {
+                place(drive, listener, fd, Peer { address, entrance: listener.entrance });
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EMFILE | libc::ENFILE) => {
@@ -110,7 +115,7 @@ pub(super) fn accept_some(drive: &Rc<Drive>, listener: &Listener) -> io::Result<
     Ok(true)
 }
 
-fn place(drive: &Rc<Drive>, listener: &Listener, fd: OwnedFd, peer: SocketAddr) {
+fn place(drive: &Rc<Drive>, listener: &Listener, fd: OwnedFd, peer: Peer) {
     // While draining, another shard may have ended already.
     let better = listener.better_place(drive).filter(|_| drive.drained_by.get().is_none());
     let fd = match better {
@@ -131,7 +136,7 @@ fn place(drive: &Rc<Drive>, listener: &Listener, fd: OwnedFd, peer: SocketAddr) 
 }
 
 /// A new client of this shard.
-pub(super) fn take_in(drive: &Rc<Drive>, fd: OwnedFd, peer: SocketAddr) {
+pub(super) fn take_in(drive: &Rc<Drive>, fd: OwnedFd, peer: Peer) {
     let socket = drive.table.borrow_mut().park(Parked { fd, kind: Kind::Client });
     drive.feed(Event::Accepted { socket, peer });
     drive.close_parked(socket);

@@ -21,7 +21,8 @@ mod transmit;
 mod wait;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -36,6 +37,7 @@ use crate::driver::accept::Listener;
 use crate::driver::drive::Drive;
 use crate::driver::request::{ControlSender, Request};
 use crate::driver::wait::within;
+use crate::ids::EntranceId;
 use crate::mesh::Mesh;
 use crate::shard::settings::{Identity, Settings};
 
@@ -77,8 +79,8 @@ pub struct Job {
     pub identity: Identity,
     /// What all shards are told.
     pub settings: Arc<Settings>,
-    /// Where clients arrive; from [`listen`].
-    pub listeners: Vec<TcpListener>,
+    /// Where clients arrive: sockets that listen.
+    pub listeners: Vec<(EntranceId, OwnedFd)>,
     /// The mailboxes.
     pub mesh: Mesh,
     /// The way to the control thread.
@@ -111,7 +113,8 @@ fn ring_builder() -> io_uring::Builder {
 }
 
 /// One listener per shard, all on the same address; a port of zero becomes the same free port.
-pub fn listen(addr: SocketAddr, shards: u16) -> io::Result<Vec<TcpListener>> {
+/// Returns the address, too.
+pub fn listen(addr: SocketAddr, shards: u16) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
     let mut addr = addr;
     let mut listeners = Vec::new();
     for _ in 0..shards {
@@ -123,11 +126,10 @@ pub fn listen(addr: SocketAddr, shards: u16) -> io::Result<Vec<TcpListener>> {
         socket.set_tcp_nodelay(true)?;
         socket.bind(&SockAddr::from(addr))?;
         socket.listen(BACKLOG)?;
-        let listener = TcpListener::from(socket);
-        addr = listener.local_addr()?;
-        listeners.push(listener);
+        addr = socket.local_addr()?.as_socket().unwrap_or(addr);
+        listeners.push(socket.into());
     }
-    Ok(listeners)
+    Ok((addr, listeners))
 }
 
 /// Runs a shard on the calling thread until it asks to quit.

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use monoio::net::TcpStream;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use crate::ids::Address;
 use crate::output::Output;
 
 /// Slices that one call sends.
@@ -116,11 +117,14 @@ impl Stream {
     }
 
     /// Takes one connection out of a listener's queue.
-    pub(super) fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+    pub(super) fn accept(&self) -> io::Result<(OwnedFd, Address)> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let (socket, peer) = SockRef::from(self).accept4(flags)?;
-        let peer = peer.as_socket().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-        Ok((socket.into(), peer))
+        let address = match peer.as_socket() {
+            Some(addr) => Address::Ip(addr),
+            None => local(&socket)?,
+        };
+        Ok((socket.into(), address))
     }
 
     /// Tells the peer that no more will be sent.
@@ -138,4 +142,11 @@ impl Stream {
     pub(super) fn failure(&self) -> io::Result<()> {
         SockRef::from(self).take_error()?.map_or(Ok(()), Err)
     }
+}
+
+/// Who is at the other end of a Unix socket.
+fn local(socket: &Socket) -> io::Result<Address> {
+    let peer = rustix::net::sockopt::socket_peercred(socket)?;
+    let pid = u32::try_from(peer.pid.as_raw_pid()).unwrap_or(0);
+    Ok(Address::Local { pid, uid: peer.uid.as_raw() })
 }

@@ -1,15 +1,16 @@
 //! The driver with the real shard, real sockets and both engines.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::admission::entrance::Entrance;
 use crate::admission::origin::Policy;
-use crate::ids::ShardId;
+use crate::ids::{EntranceId, ShardId};
 use crate::limits;
 use crate::mesh::Parcel;
 use crate::telemetry::counters::Counters;
@@ -28,13 +29,13 @@ struct Gateway {
 
 impl Gateway {
     fn start(engine: Engine, shards: u16) -> Self {
-        let listeners = listen(([127, 0, 0, 1], 0).into(), shards).unwrap();
-        let addr = listeners[0].local_addr().unwrap();
+        let (addr, listeners) = listen(([127, 0, 0, 1], 0).into(), shards).unwrap();
         let mesh = Mesh::new(shards);
         let (sender, requests) = mpsc::channel(1024);
         let settings = Arc::new(Settings {
             catalog: Catalog::default(),
             origins: Policy::default(),
+            entrances: vec![Entrance::http()],
             clients_max: usize::MAX,
             message_len_max: limits::MESSAGE_LEN,
             session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
@@ -46,7 +47,7 @@ impl Gateway {
             let job = Job {
                 identity: Identity { id: ShardId(index), shards, seed: [7; 32] },
                 settings: Arc::clone(&settings),
-                listeners: vec![listener],
+                listeners: vec![(EntranceId(0), listener)],
                 mesh: mesh.clone(),
                 control: ControlSender::new(sender.clone()),
                 core: None,
@@ -109,8 +110,10 @@ fn with_both_engines(test: impl Fn(Engine)) {
 
 #[test]
 fn all_shards_listen_on_one_port() {
-    let listeners = listen(([127, 0, 0, 1], 0).into(), 3).unwrap();
-    let addrs: Vec<_> = listeners.iter().map(|one| one.local_addr().unwrap()).collect();
+    let (addr, listeners) = listen(([127, 0, 0, 1], 0).into(), 3).unwrap();
+    let listeners = listeners.into_iter().map(TcpListener::from);
+    let addrs: Vec<_> = listeners.map(|one| one.local_addr().unwrap()).collect();
+    assert_eq!(addrs, [addr; 3]);
     assert!(addrs[0].port() != 0 && addrs.iter().all(|addr| *addr == addrs[0]));
 }
 

@@ -60,13 +60,18 @@ pub enum Reply {
     Events(ConnId),
     /// The answer is an event of this stream of the session.
     Stream(u32),
+    /// The client has a connection on which answers come as they are ready.
+    Channel(ConnId),
 }
 
 impl Reply {
     /// The connection that waits, if the exchange has one of its own.
     pub fn client(self) -> Option<ConnId> {
         match self {
-            Self::Pending(conn) | Self::Relaying(conn) | Self::Events(conn) => Some(conn),
+            Self::Pending(conn)
+            | Self::Relaying(conn)
+            | Self::Events(conn)
+            | Self::Channel(conn) => Some(conn),
             Self::Nobody | Self::Stream(_) => None,
         }
     }

@@ -3,20 +3,17 @@
 //! A request that arrives whole is served from the receive buffer. Otherwise its bytes are
 //! gathered: behind the head if it has a `Content-Length`, decoded if it is chunked.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use wire::http1::BodyDecoder;
 
-use crate::ids::ExchangeId;
-use crate::ids::SessionKey;
-use crate::ids::{ConnId, ShardId};
+use crate::ids::{ConnId, ExchangeId, Peer, SessionKey, ShardId};
 
 /// The client's side of a connection.
 #[derive(Debug)]
 pub struct Client {
     /// Where it comes from.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// How often it moved between shards.
     pub moves: u8,
     /// Bytes received and not used: a request that is not complete, or later requests.
@@ -101,7 +98,7 @@ pub struct Framing {
 
 impl Client {
     /// A new connection.
-    pub fn new(peer: SocketAddr, now: Instant) -> Self {
+    pub fn new(peer: Peer, now: Instant) -> Self {
         Self {
             peer,
             moves: 0,

@@ -1,4 +1,5 @@
 //! Bytes from a client to requests, and answers to bytes.
 
 pub mod http;
+pub mod channel;
 pub mod answer;

@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::ids::ExchangeId;
-use crate::ids::ProcessId;
+use crate::ids::{ConnId, ExchangeId, ProcessId};
 use crate::limits;
 use crate::message::Revision;
 use crate::session::id::SessionId;
@@ -39,6 +38,8 @@ pub struct Session {
     pub is_irreplaceable: bool,
     /// The server's half.
     pub link: Link,
+    /// The client's connection, if the session lives on one and has no streams.
+    pub channel: Option<ConnId>,
     /// Event streams.
     pub replay: Replay,
     /// The pause before its process is started again.

@@ -71,6 +71,7 @@ impl Shard {
                     self.stream_answered(session, number, now);
                 }
             }
+            Reply::Channel(conn) => self.channel_write(conn, parts, now),
             Reply::Relaying(_) | Reply::Nobody => {}
         }
         let outcome = error.map_or(Outcome::Answered(status), Outcome::Error);
@@ -102,6 +103,7 @@ impl Shard {
             (Reply::Stream(number), Some(session)) => {
                 self.stream_event((session, number), parts, now);
             }
+            (Reply::Channel(conn), _) => self.channel_write(conn, parts, now),
             _ => self.counters.dropped += 1,
         }
     }
@@ -163,6 +165,9 @@ impl Shard {
         now: Instant,
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        if let Some(conn) = session.channel {
+            return self.channel_write(conn, data, now);
+        }
         let before = session.replay.kept_len() as u64;
         let pushed = session.replay.push(number, data);
         if (limits::REPLAY_TOTAL_MAX as u64) < self.counters.replay {
@@ -297,6 +302,7 @@ impl Shard {
                     self.stream_answered(session, number, now);
                 }
             }
+            Reply::Channel(conn) => self.channel_write(conn, &[&text], now),
             Reply::Nobody => {}
         }
         self.exchange_end(key, Outcome::Refused(refusal), now);
@@ -410,6 +416,9 @@ impl Shard {
         }
         self.exchange_leaves(key, &exchange, now);
         self.report_exchange(&exchange, outcome, now);
+        if let Reply::Channel(conn) = exchange.reply {
+            self.channel_left(conn, key, now);
+        }
     }
 
     /// What carried it is free, or has to be closed because its answer may still come.
@@ -420,7 +429,7 @@ impl Shard {
             Via::Http(conn) => {
                 let is_its = match self.conns.get(conn).map(|entry| &entry.role) {
                     Some(Role::Server(server)) => server.exchange == Some(key),
-                    Some(Role::Client(_) | Role::Process(_)) | None => false,
+                    Some(Role::Client(_) | Role::Channel(_) | Role::Process(_)) | None => false,
                 };
                 if is_its {
                     self.server_close(conn, now);

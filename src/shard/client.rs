@@ -1,6 +1,5 @@
 //! Bytes of clients become requests, one at a time per connection.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use wire::http1::{self, BodyDecoder, HeaderSlots, RequestHead, Version};
 use crate::admission::media;
 use crate::frontend::answer::{EVENT_STREAM, write_preflight};
 use crate::frontend::http::{Busy, Chunked, Client, Framing};
-use crate::ids::{ConnId, Socket};
+use crate::ids::{ConnId, Peer, Socket};
 use crate::limits;
 use crate::message::Payload;
 use crate::refusal::{Answer, Refusal};
@@ -52,22 +51,25 @@ impl Target {
 }
 
 impl Shard {
-    pub(super) fn client_accepted(&mut self, socket: Socket, peer: SocketAddr, now: Instant) {
+    pub(super) fn client_accepted(&mut self, socket: Socket, peer: Peer, now: Instant) {
         self.client_adopted(socket, peer, (Vec::new(), 0), now);
     }
 
     pub(super) fn client_adopted(
         &mut self,
         socket: Socket,
-        peer: SocketAddr,
+        peer: Peer,
         (bytes, moves): (Vec<u8>, u8),
         now: Instant,
     ) {
+        // A connection that moves here was let in already.
+        let is_full = moves == 0 && (self.settings.clients_max as u64) <= self.counters.clients;
+        let is_refused = is_full || bytes.is_empty() && self.draining.is_some();
+        if !is_refused && self.channel_accepted(socket, (peer, moves), now) {
+            return;
+        }
         let mut client = Client::new(peer, now);
         client.moves = moves;
-        // A connection that moves here with a request was let in already.
-        let is_full = (self.settings.clients_max as u64) <= self.counters.clients;
-        let is_refused = bytes.is_empty() && (self.draining.is_some() || is_full);
         let conn = match is_refused {
             true => None,
             false => self.open(Role::Client(Box::new(client))),
@@ -485,6 +487,10 @@ impl Shard {
         id: &[u8],
         now: Instant,
     ) {
+        if self.channel_mut(conn).is_some() {
+            self.counters.refused += 1;
+            return self.channel_refuse(conn, (refusal, requested), id, now);
+        }
         let refusal = self.count_guess(conn, refusal, now);
         self.counters.refused += 1;
         self.report_refusal(conn, refusal, now);
@@ -499,7 +505,7 @@ impl Shard {
     /// Who names many sessions that are none is guessing, and gets one guess per connection then.
     /// Sessions that exist are served all the same: neighbours may come from the same address.
     fn count_guess(&mut self, conn: ConnId, refusal: Refusal, now: Instant) -> Refusal {
-        let Some(source) = self.client_mut(conn).map(|client| client.peer.ip()) else {
+        let Some(source) = self.client_mut(conn).and_then(|client| client.peer.address.ip()) else {
             return refusal;
         };
         if refusal != Refusal::UnknownSession || self.guesses.take(source, now) {

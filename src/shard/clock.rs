@@ -38,17 +38,19 @@ impl Shard {
         }
         if entry.output.is_empty() {
             entry.stalled_since = None;
-        } else if matches!(entry.role, Role::Client(_)) {
+        } else if matches!(entry.role, Role::Client(_) | Role::Channel(_)) {
             // Servers and processes have deadlines of their own.
             let since = *entry.stalled_since.get_or_insert(now);
             if since + limits::SEND_TIMEOUT <= now {
                 self.client_lost(conn, "reads too slowly", now);
+                self.channel_lost(conn, "reads too slowly", now);
                 return;
             }
             self.wish_conn(conn, since + limits::SEND_TIMEOUT);
         }
         match self.conns.get(conn).map(|entry| &entry.role) {
             Some(Role::Client(_)) => self.client_tick(conn, now),
+            Some(Role::Channel(_)) => self.channel_tick(conn, now),
             Some(Role::Server(_)) => self.server_tick(conn, now),
             Some(Role::Process(_)) | None => {}
         }
@@ -125,7 +127,11 @@ impl Shard {
             Reply::Pending(_) if kind == Kind::Request => next = sent_at + quiet_time,
             Reply::Events(_) => self.comment(conn),
             // What the server sends is passed on as it is, its own comments included.
-            Reply::Pending(_) | Reply::Relaying(_) | Reply::Stream(_) | Reply::Nobody => {}
+            Reply::Pending(_)
+            | Reply::Relaying(_)
+            | Reply::Stream(_)
+            | Reply::Channel(_)
+            | Reply::Nobody => {}
         }
         let next = next.max(now + Duration::from_millis(1));
         self.wish_conn(conn, deadline.map_or(next, |deadline| deadline.min(next)));

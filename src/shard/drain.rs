@@ -32,6 +32,7 @@ impl Shard {
         let mut wish = Wish::default();
         self.timers.wish(Timer::Drain, &mut wish, deadline);
         for conn in self.client_conns() {
+            self.channel_rests(conn, now);
             let Some(client) = self.client_mut(conn) else { continue };
             client.framing.keep_alive = false;
             match client.busy {
@@ -114,6 +115,7 @@ impl Shard {
         }
         for conn in self.client_conns() {
             self.client_lost(conn, "draining", now);
+            self.channel_lost(conn, "draining", now);
         }
         let mut wish = Wish::default();
         self.timers.wish(Timer::Drain, &mut wish, now + limits::STOP_GRACE);
@@ -121,7 +123,9 @@ impl Shard {
 
     fn client_conns(&self) -> Vec<ConnId> {
         let is_client = |conn: &ConnId| {
-            self.conns.get(*conn).is_some_and(|entry| matches!(entry.role, Role::Client(_)))
+            self.conns
+                .get(*conn)
+                .is_some_and(|entry| matches!(entry.role, Role::Client(_) | Role::Channel(_)))
         };
         self.conns.keys().into_iter().filter(is_client).collect()
     }

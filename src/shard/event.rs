@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::ids::{ConnId, ProcessId, ShardId, Socket, Ticket};
+use crate::ids::{ConnId, Peer, ProcessId, ShardId, Socket, Ticket};
 use crate::upstream::catalog::ServerId;
 
 /// Something that happened.
@@ -16,14 +16,14 @@ pub enum Event<'a> {
         /// Its socket.
         socket: Socket,
         /// Where it comes from.
-        peer: SocketAddr,
+        peer: Peer,
     },
     /// A client connection arrived from another shard, at the start of a request.
     Adopted {
         /// Its socket.
         socket: Socket,
         /// Where it comes from.
-        peer: SocketAddr,
+        peer: Peer,
         /// What was received and not used yet.
         bytes: Vec<u8>,
         /// How often it has moved, this time included.
@@ -142,7 +142,7 @@ pub enum Action {
         /// Where to.
         to: ShardId,
         /// Where the client comes from.
-        peer: SocketAddr,
+        peer: Peer,
         /// What was received and not used.
         bytes: Vec<u8>,
         /// For [`Event::Adopted`].
@@ -228,7 +228,7 @@ pub enum Letter {
         /// The client's connection, at the sender.
         near: ConnId,
         /// Where the client comes from.
-        peer: SocketAddr,
+        peer: Peer,
         /// What it sent.
         bytes: Bytes,
     },

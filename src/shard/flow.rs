@@ -36,6 +36,23 @@ impl Shard {
         }
     }
 
+    /// A client that hears everything on one connection: while it does not keep up, it is not
+    /// listened to either, and what feeds it is paused.
+    pub(super) fn stall_channel(&mut self, client: ConnId, now: Instant) {
+        if !self.is_behind(client, now) {
+            return;
+        }
+        let feeds = self.channel_feeds(client);
+        if feeds.is_empty() && self.is_far_behind(client) {
+            self.channel_lost(client, "reads too slowly", now);
+            return;
+        }
+        self.pause(client);
+        for conn in feeds {
+            self.pause(conn);
+        }
+    }
+
     /// A stream of a process that serves everybody.
     pub(super) fn stall_drop(&mut self, client: ConnId, now: Instant) {
         if self.is_behind(client, now) && self.is_far_behind(client) {
@@ -64,7 +81,7 @@ impl Shard {
         let Some(entry) = self.conns.get(client) else { return 0 };
         let near = match &entry.role {
             Role::Client(client) => client.near,
-            Role::Server(_) | Role::Process(_) => None,
+            Role::Channel(_) | Role::Server(_) | Role::Process(_) => None,
         };
         entry.output.len() + near.map_or(0, |near| near.in_tunnel)
     }
@@ -75,12 +92,12 @@ impl Shard {
     }
 
     /// The connections that bring events for a session and for nobody else.
-    fn feeds(&self, key: SessionKey) -> Vec<ConnId> {
+    pub(super) fn feeds(&self, key: SessionKey) -> Vec<ConnId> {
         let Some(session) = self.sessions.get(key) else { return Vec::new() };
         let of_exchange = |key: &crate::ids::ExchangeId| {
             let exchange = self.exchanges.get(*key)?;
             match (exchange.via, exchange.reply) {
-                (Via::Http(conn), Reply::Stream(_)) => Some(conn),
+                (Via::Http(conn), Reply::Stream(_) | Reply::Channel(_)) => Some(conn),
                 _ => None,
             }
         };
@@ -95,6 +112,13 @@ impl Shard {
 
     /// The client has read: what feeds it may go on.
     pub(super) fn release_producer(&mut self, client: ConnId, _now: Instant) {
+        if self.channel_mut(client).is_some() {
+            for conn in self.channel_feeds(client) {
+                self.resume(conn);
+            }
+            self.resume(client);
+            return;
+        }
         let busy = self.client_mut(client).map(|client| client.busy);
         match busy {
             Some(Busy::Exchange(key)) => {

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! client   bytes of clients become requests, one at a time per connection
+//! channel  bytes of clients become messages, on connections that carry nothing else
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
 //! stdio    exchanges to and from child processes     process  their lives
@@ -18,6 +19,7 @@
 pub mod event;
 pub mod settings;
 mod client;
+mod channel;
 mod post;
 mod session;
 mod stdio;
@@ -45,6 +47,7 @@ use crate::admission::rate_limit::{Rate, RateLimit};
 use crate::backend::http::ServerConn;
 use crate::backend::stdio::Process;
 use crate::exchange::Exchange;
+use crate::frontend::channel::Channel;
 use crate::frontend::http::{Busy, Client};
 use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, ShardId, Ticket};
 use crate::limits;
@@ -124,6 +127,7 @@ struct Conn {
 #[derive(Debug)]
 enum Role {
     Client(Box<Client>),
+    Channel(Box<Channel>),
     Server(Box<ServerConn>),
     Process(ProcessId),
 }
@@ -243,7 +247,15 @@ impl Shard {
             }
             Event::Connected { conn } => self.server_connected(conn, now),
             Event::Received { conn, bytes } => self.received(conn, bytes, now),
-            Event::Ended { conn } | Event::Broken { conn } => {
+            Event::Ended { conn } => {
+                self.current = Some(conn);
+                match self.channel_mut(conn) {
+                    Some(_) => self.channel_ended(conn, now),
+                    // Who speaks HTTP and closes one direction is taken to close both.
+                    None => self.lost(conn, now),
+                }
+            }
+            Event::Broken { conn } => {
                 self.current = Some(conn);
                 self.lost(conn, now);
             }
@@ -260,16 +272,18 @@ impl Shard {
         self.current = Some(conn);
         match self.conns.get(conn).map(|conn| &conn.role) {
             Some(Role::Client(_)) => self.client_received(conn, bytes, now),
+            Some(Role::Channel(_)) => self.channel_received(conn, bytes, now),
             Some(Role::Server(_)) => self.server_received(conn, bytes, now),
             Some(Role::Process(process)) => self.process_received(*process, bytes, now),
             None => {}
         }
     }
 
-    /// The peer closed or the connection broke: for our purposes the same.
+    /// The connection is gone.
     fn lost(&mut self, conn: ConnId, now: Instant) {
         match self.conns.get(conn).map(|conn| &conn.role) {
             Some(Role::Client(_)) => self.client_lost(conn, "client closed", now),
+            Some(Role::Channel(_)) => self.channel_lost(conn, "client closed", now),
             Some(Role::Server(_)) => self.server_lost(conn, now),
             Some(Role::Process(process)) => self.process_lost(*process, now),
             None => {}
@@ -280,6 +294,7 @@ impl Shard {
     fn give_up(&mut self, conn: ConnId, now: Instant) {
         match self.conns.get(conn).map(|conn| &conn.role) {
             Some(Role::Client(_)) => self.client_lost(conn, "fault", now),
+            Some(Role::Channel(_)) => self.channel_lost(conn, "fault", now),
             Some(Role::Server(_)) => self.server_lost(conn, now),
             Some(Role::Process(process)) => self.process_lost(*process, now),
             None => {}
@@ -356,7 +371,7 @@ impl Shard {
         write(&mut entry.output);
         let added = entry.output.len().saturating_sub(before) as u64;
         entry.sent += added;
-        if matches!(entry.role, Role::Client(_)) {
+        if matches!(entry.role, Role::Client(_) | Role::Channel(_)) {
             self.counters.sent_bytes += added;
         }
         if !entry.is_dirty && added != 0 {
@@ -415,14 +430,21 @@ impl Shard {
     fn client_mut(&mut self, conn: ConnId) -> Option<&mut Client> {
         match &mut self.conns.get_mut(conn)?.role {
             Role::Client(client) => Some(client),
-            Role::Server(_) | Role::Process(_) => None,
+            Role::Channel(_) | Role::Server(_) | Role::Process(_) => None,
+        }
+    }
+
+    fn channel_mut(&mut self, conn: ConnId) -> Option<&mut Channel> {
+        match &mut self.conns.get_mut(conn)?.role {
+            Role::Channel(channel) => Some(channel),
+            Role::Client(_) | Role::Server(_) | Role::Process(_) => None,
         }
     }
 
     fn server_mut(&mut self, conn: ConnId) -> Option<&mut ServerConn> {
         match &mut self.conns.get_mut(conn)?.role {
             Role::Server(server) => Some(server),
-            Role::Client(_) | Role::Process(_) => None,
+            Role::Client(_) | Role::Channel(_) | Role::Process(_) => None,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::message::{Era, Payload, Revision};
 use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::session::id::SessionId;
-use crate::shard::Shard;
+use crate::shard::{Role, Shard};
 use crate::timers::Wish;
 use crate::upstream::catalog::{ServerId, Target};
 
@@ -159,14 +159,7 @@ impl Shard {
             self.refuse(conn, refusal, incoming.id(), now);
             return;
         }
-        let version = envelope.meta_version.map(|text| text.decode(bytes)).unwrap_or_default();
-        if Revision::parse(&version).map(Revision::era) != Some(Era::Modern) {
-            let refusal = (Refusal::ModernVersion, Some(&*version));
-            self.refuse_version(conn, refusal, incoming.id(), now);
-            return;
-        }
-        if is_request(&incoming) && envelope.meta_capabilities.is_none() {
-            self.refuse(conn, Refusal::Metadata, incoming.id(), now);
+        if !self.modern_is_fine(conn, &incoming, now) {
             return;
         }
         if incoming.is_method("tools/call") && self.command(incoming.server).is_some() {
@@ -195,7 +188,28 @@ impl Shard {
         }
     }
 
-    fn post_legacy(&mut self, conn: ConnId, incoming: Incoming<'_>, now: Instant) {
+    /// Whether a modern message has the metadata that it needs; otherwise it is refused.
+    pub(super) fn modern_is_fine(
+        &mut self,
+        conn: ConnId,
+        incoming: &Incoming<'_>,
+        now: Instant,
+    ) -> bool {
+        let (bytes, envelope) = (incoming.bytes(), incoming.envelope);
+        let version = envelope.meta_version.map(|text| text.decode(bytes)).unwrap_or_default();
+        if Revision::parse(&version).map(Revision::era) != Some(Era::Modern) {
+            let refusal = (Refusal::ModernVersion, Some(&*version));
+            self.refuse_version(conn, refusal, incoming.id(), now);
+            return false;
+        }
+        if is_request(incoming) && envelope.meta_capabilities.is_none() {
+            self.refuse(conn, Refusal::Metadata, incoming.id(), now);
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn post_legacy(&mut self, conn: ConnId, incoming: Incoming<'_>, now: Instant) {
         let Some(session) = incoming.session.and_then(|key| self.sessions.get_mut(key)) else {
             return;
         };
@@ -322,8 +336,19 @@ impl Shard {
         now: Instant,
     ) -> Option<ExchangeId> {
         let session = incoming.session.and_then(|key| self.sessions.get(key));
-        let is_full = session.is_some_and(|s| limits::SESSION_EXCHANGES_MAX <= s.exchanges.len());
-        let exchange = self.exchange_of(kind, Reply::Pending(conn), incoming, now);
+        let in_flight = match (session, self.conns.get(conn).map(|entry| &entry.role)) {
+            (Some(session), _) => session.exchanges.len(),
+            (None, Some(Role::Channel(channel))) => channel.exchanges.len(),
+            (None, _) => 0,
+        };
+        let is_channel = self.channel_mut(conn).is_some();
+        let reply = match (is_channel, kind) {
+            (false, _) => Reply::Pending(conn),
+            (true, Kind::Notice) => Reply::Nobody,
+            (true, _) => Reply::Channel(conn),
+        };
+        let is_full = limits::SESSION_EXCHANGES_MAX <= in_flight;
+        let exchange = self.exchange_of(kind, reply, incoming, now);
         let len = exchange.message.len() as u64;
         let is_full = is_full || (limits::GATHERED_LEN_MAX as u64) < self.counters.gathered + len;
         let inserted = if is_full { None } else { self.exchanges.insert(exchange).ok() };
@@ -334,12 +359,19 @@ impl Shard {
         if let Some(session) = incoming.session.and_then(|key| self.sessions.get_mut(key)) {
             session.exchanges.push(key);
         }
-        if let Some(client) = self.client_mut(conn) {
-            client.busy = Busy::Exchange(key);
-        }
         self.counters.gathered += len;
         self.counters.in_flight += 1;
         self.counters.exchanges += u64::from(kind != Kind::Notice);
+        if let Some(channel) = self.channel_mut(conn) {
+            if incoming.session.is_none() {
+                channel.exchanges.push(key);
+            }
+            self.watch(key, now);
+            return Some(key);
+        }
+        if let Some(client) = self.client_mut(conn) {
+            client.busy = Busy::Exchange(key);
+        }
         let quiet_until = now + self.quiet_time(incoming.server, incoming.session);
         let deadline = self.exchanges.get(key).and_then(|exchange| exchange.deadline);
         self.wish_conn(conn, deadline.map_or(quiet_until, |at| at.min(quiet_until)));

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use wire::json::Span;
+use wire::lines::{Line, LineReader};
 use wire::rpc::{self, Envelope};
 
 use crate::backend::stdio::{Process, State, User, write_number};
@@ -55,7 +56,7 @@ impl Shard {
             user,
             state: restart_at.map_or(State::Starting, State::Delayed),
             conn: None,
-            line: Vec::new(),
+            lines: LineReader::new(),
             backlog: Vec::new(),
             backlog_len: 0,
             pending: HashMap::default(),
@@ -64,7 +65,6 @@ impl Shard {
             welcome: None,
             asked: Vec::new(),
             sessions: 0,
-            is_skipping: false,
             has_answered: false,
             pages: 0,
             has_exited: false,
@@ -228,39 +228,33 @@ impl Shard {
 
     /// Bytes from a process: whole lines are served where they are.
     pub(super) fn process_received(&mut self, id: ProcessId, mut bytes: &[u8], now: Instant) {
-        while let Some(end) = memchr::memchr(b'\n', bytes) {
-            let (line, rest) = bytes.split_at_checked(end).unwrap_or_default();
-            bytes = rest.get(1..).unwrap_or_default();
-            let Some(process) = self.processes.get_mut(&id) else { return };
-            if process.state == State::Stopping {
-                return;
-            }
-            if std::mem::take(&mut process.is_skipping) {
-                continue;
-            }
-            if process.line.is_empty() {
-                self.process_line(id, line, now);
-            } else {
-                let mut whole = std::mem::take(&mut process.line);
-                whole.extend_from_slice(line);
-                self.process_line(id, &whole, now);
-            }
-        }
         let len_max = self.settings.message_len_max;
         let Some(process) = self.processes.get_mut(&id) else { return };
-        if !process.is_skipping {
-            process.line.extend_from_slice(bytes);
-        }
-        if len_max < process.line.len() {
-            let is_private = matches!(process.user, User::Session(_));
-            process.line = Vec::new();
-            // Others share it: they lose nothing by a line that one of them cannot have.
-            process.is_skipping = true;
-            self.counters.dropped += 1;
-            self.report_process(id, "sent a line longer than limits.message", now);
-            if is_private {
-                self.process_ended(id, Refusal::BadServer, now);
+        // It cannot be in two places: the lines that it lends are served by the whole shard.
+        let mut lines = std::mem::take(&mut process.lines);
+        while let Some(line) = lines.next(&mut bytes, len_max) {
+            match line {
+                Line::Whole(line) => self.process_line(id, line, now),
+                Line::TooLong => self.process_babbles(id, now),
             }
+            let state = self.processes.get(&id).map(|process| process.state);
+            if state.is_none_or(|state| state == State::Stopping) {
+                return;
+            }
+        }
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.lines = lines;
+        }
+    }
+
+    /// A line is too long to be kept. Who shares the process loses nothing by a line that one of
+    /// them cannot have; whose own it is would wait for ever.
+    fn process_babbles(&mut self, id: ProcessId, now: Instant) {
+        self.counters.dropped += 1;
+        self.report_process(id, "sent a line longer than limits.message", now);
+        let user = self.processes.get(&id).map(|process| process.user);
+        if matches!(user, Some(User::Session(_))) {
+            self.process_ended(id, Refusal::BadServer, now);
         }
     }
 
@@ -314,7 +308,7 @@ impl Shard {
         process.has_exited |= matches!(process.state, State::Delayed(_));
         process.state = State::Stopping;
         process.backlog = Vec::new();
-        process.line = Vec::new();
+        process.lines = LineReader::new();
         process.asked = Vec::new();
         let (server, user, conn) = (process.server, process.user, process.conn.take());
         let is_failure = !matches!(refusal, Refusal::UnknownSession | Refusal::LegacyServer);

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 use wire::rpc::RpcError;
 
 use crate::exchange::{Exchange, Kind};
-use crate::ids::{ConnId, ProcessId};
+use crate::ids::{ConnId, Peer, ProcessId};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::session::Session;
-use crate::shard::Shard;
 use crate::shard::answer::Outcome;
+use crate::shard::{Role, Shard};
 use crate::telemetry::log::Line;
 use crate::upstream::catalog::ServerId;
 
@@ -76,7 +76,7 @@ impl Shard {
     }
 
     pub(super) fn report_refusal(&mut self, conn: ConnId, refusal: Refusal, now: Instant) {
-        let peer = self.client_mut(conn).map(|client| client.peer.to_string());
+        let peer = self.client_mut(conn).map(|client| client.peer.address.to_string());
         self.record("refused", now, |_, line| {
             line.text("peer", peer.unwrap_or_default())
                 .text("reason", refusal.label())
@@ -84,16 +84,26 @@ impl Shard {
         });
     }
 
+    /// Somebody who may not come in.
+    pub(super) fn report_stranger(&mut self, peer: Peer, now: Instant) {
+        self.record("refused", now, |_, line| {
+            line.text("peer", peer.address.to_string()).text("reason", "bad_user")
+        });
+    }
+
     pub(super) fn report_closed(&mut self, conn: ConnId, why: &'static str, now: Instant) {
         let sent = self.conns.get(conn).map_or(0, |entry| entry.sent);
-        let Some(client) = self.client_mut(conn) else { return };
-        if client.near.is_some() {
-            return;
-        }
-        let (peer, requests, received) = (client.peer, client.requests, client.received);
-        let open_for = now.saturating_duration_since(client.opened_at);
+        let (peer, requests, received, opened_at) =
+            match self.conns.get(conn).map(|entry| &entry.role) {
+                Some(Role::Client(it)) if it.near.is_none() => {
+                    (it.peer, it.requests, it.received, it.opened_at)
+                }
+                Some(Role::Channel(it)) => (it.peer, it.messages, it.received, it.opened_at),
+                Some(Role::Client(_) | Role::Server(_) | Role::Process(_)) | None => return,
+            };
+        let open_for = now.saturating_duration_since(opened_at);
         self.record("closed", now, |_, line| {
-            line.text("peer", peer.to_string())
+            line.text("peer", peer.address.to_string())
                 .text("reason", why)
                 .number("requests", requests)
                 .number("received", received)

@@ -179,7 +179,7 @@ impl Shard {
             bytes: Vec::new(),
             content_type: content_type.map(Box::from),
         };
-        if era == Era::Modern {
+        if era == Era::Modern && !matches!(reply, Reply::Channel(_)) {
             return Some(self.relay(key, (head.status, content_type), head.body));
         }
         if is_events && kind != Kind::Probe {
@@ -193,7 +193,7 @@ impl Shard {
         match reply {
             _ if may_be_lost || is_rest && kind != Kind::Listen => Some(gather()),
             _ if kind == Kind::Initialize => Some(gather()),
-            Reply::Stream(_) => Some(gather()),
+            Reply::Stream(_) | Reply::Channel(_) => Some(gather()),
             Reply::Pending(_) => Some(self.relay(key, (head.status, content_type), head.body)),
             Reply::Nobody | Reply::Relaying(_) | Reply::Events(_) => Some(Sink::Discard),
         }
@@ -463,6 +463,16 @@ impl Shard {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Nothing;
         let (kind, session, reply) = (exchange.kind, exchange.session, exchange.reply);
+        let has_channel = session
+            .and_then(|key| self.sessions.get(key))
+            .is_some_and(|session| session.channel.is_some());
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if kind == Kind::Listen && has_channel && exchange.resumed < limits::RESUMES_MAX {
+            // Nobody else asks for it again.
+            exchange.resumed += 1;
+            exchange.resume_at = Some(now + exchange.retry);
+            return self.watch(key, now);
+        }
         if kind == Kind::Listen {
             let client = session.and_then(|key| self.sessions.get_mut(key));
             let stream = client.and_then(|session| session.replay.get(GET_STREAM));
@@ -513,6 +523,7 @@ impl Shard {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Nothing;
         let (kind, session, reply) = (exchange.kind, exchange.session, exchange.reply);
+        let (id, is_second) = (exchange.id.clone(), exchange.retried && status == 400);
         if status == 200 {
             match rpc::scan(bytes, self.rpc_limits()) {
                 Ok(envelope) => self.http_answered(key, bytes, &envelope, now),
@@ -521,11 +532,20 @@ impl Shard {
             return;
         }
         // A second 400 is an answer: only 404 can be nothing else.
-        let is_second = exchange.retried && status == 400;
         if let Some(session) = session.filter(|_| !is_second)
             && self.is_session_lost(key, (status, bytes))
         {
             self.session_lost(session, key, now);
+            return;
+        }
+        if let Reply::Channel(_) = reply {
+            // The error is in the body, if it is one for this request (2026-07-28 has them with
+            // 400 and 404).
+            let envelope = rpc::scan(bytes, self.rpc_limits()).ok();
+            match envelope.filter(|it| it.id.is_some_and(|span| span.get(bytes) == id)) {
+                Some(envelope) => self.http_answered(key, bytes, &envelope, now),
+                None => self.exchange_fail(key, Refusal::BadServer, now),
+            }
             return;
         }
         let Reply::Pending(client) = reply else {

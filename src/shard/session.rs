@@ -59,6 +59,7 @@ impl Shard {
             setup: Vec::new(),
             is_irreplaceable: false,
             link,
+            channel: self.channel_mut(conn).map(|_| conn),
             replay: Replay::new(),
             restart: Restart::default(),
             questions: Vec::new(),
@@ -72,6 +73,9 @@ impl Shard {
         };
         self.session_keys.insert(id, key);
         self.counters.sessions += 1;
+        if let Some(channel) = self.channel_mut(conn) {
+            channel.session = Some(key);
+        }
         let incoming =
             Incoming { session: Some(key), payload: &payload, envelope: &envelope, ..incoming };
         match self.begin(conn, Kind::Initialize, &incoming, now) {
@@ -140,6 +144,9 @@ impl Shard {
         self.counters.sessions -= 1;
         self.counters.replay -= session.replay.kept_len() as u64;
         self.report_session(&session, why, now);
+        if let Some(channel) = session.channel.and_then(|conn| self.channel_mut(conn)) {
+            channel.session = None;
+        }
         match session.link {
             Link::Process(Some(process)) => self.process_left(process, key, now),
             Link::Process(None) => {}
@@ -147,6 +154,10 @@ impl Shard {
                 self.http_delete((session.server, session.revision), id, now);
             }
             Link::Http { id: None, .. } => {}
+        }
+        if let Some(conn) = session.channel.filter(|_| session.is_open) {
+            // There is no other way to say that the session is over.
+            self.channel_close(conn, why, now);
         }
     }
 
@@ -343,7 +354,8 @@ impl Shard {
         if !session.wish.grant(at) {
             return;
         }
-        let is_used = session.replay.iter().any(|stream| stream.client.is_some())
+        let is_used = session.channel.is_some()
+            || session.replay.iter().any(|stream| stream.client.is_some())
             || session.exchanges.iter().any(|exchange| {
                 let kind = self.exchanges.get(*exchange).map(|exchange| exchange.kind);
                 kind != Some(Kind::Listen)

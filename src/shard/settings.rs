@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::admission::entrance::Entrance;
 use crate::admission::origin::Policy;
 use crate::ids::ShardId;
 use crate::telemetry::log::Format;
@@ -15,6 +16,8 @@ pub struct Settings {
     pub catalog: Catalog,
     /// Which `Host` and `Origin` values are served.
     pub origins: Policy,
+    /// Where clients come in; an [`EntranceId`](crate::ids::EntranceId) is an index.
+    pub entrances: Vec<Entrance>,
     /// Client connections of one shard: files are left for servers.
     pub clients_max: usize,
     /// Largest message in bytes, in either direction.

@@ -340,7 +340,9 @@ impl Shard {
             }
             let is_read = match exchange.reply {
                 Reply::Nobody => continue,
-                Reply::Pending(_) | Reply::Relaying(_) | Reply::Events(_) => true,
+                Reply::Pending(_) | Reply::Relaying(_) | Reply::Events(_) | Reply::Channel(_) => {
+                    true
+                }
                 Reply::Stream(number) => {
                     session.replay.get(number).is_some_and(|stream| stream.client.is_some())
                 }
@@ -396,11 +398,11 @@ impl Shard {
         }
     }
 
-    /// Whether a client has the GET stream open.
+    /// Whether a client hears what belongs to no request.
     fn is_listened(&mut self, key: SessionKey) -> bool {
-        let session = self.sessions.get_mut(key);
-        let stream = session.and_then(|s| s.replay.get(crate::session::replay::GET_STREAM));
-        stream.is_some_and(|stream| stream.client.is_some())
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let stream = session.replay.get(crate::session::replay::GET_STREAM);
+        session.channel.is_some() || stream.is_some_and(|stream| stream.client.is_some())
     }
 
     /// A notification of a process that several sessions share.

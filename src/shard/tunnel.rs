@@ -5,14 +5,13 @@
 //! through a tunnel: the bytes of the request to a connection at the owner that exists for this
 //! request only, the bytes of the response back.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
 use wire::http1::{LAST_CHUNK, RequestHead, write_chunk_head};
 
 use crate::frontend::http::{Busy, Client, Near};
-use crate::ids::{ConnId, ShardId};
+use crate::ids::{ConnId, Peer, ShardId};
 use crate::limits;
 use crate::message::{Era, Revision};
 use crate::session::id::SessionId;
@@ -96,10 +95,17 @@ impl Shard {
         (owner != self.identity.id).then_some(owner)
     }
 
+    /// The other shard that has the one process for all sessions of a server.
+    pub(super) fn home_of(&self, server: ServerId) -> Option<ShardId> {
+        let isolation = self.command(server)?.isolation;
+        let home = ShardId(server.0 % self.identity.shards.max(1));
+        (isolation == Isolation::Shared && home != self.identity.id).then_some(home)
+    }
+
     fn client_moves(
         &mut self,
         conn: ConnId,
-        (to, peer, moves): (ShardId, SocketAddr, u8),
+        (to, peer, moves): (ShardId, Peer, u8),
         bytes: Vec<u8>,
     ) {
         let Some(entry) = self.conns.remove(conn) else { return };
@@ -148,7 +154,7 @@ impl Shard {
     /// A request arrives through a tunnel.
     fn tunnel_forward(
         &mut self,
-        (shard, near, peer): (ShardId, ConnId, SocketAddr),
+        (shard, near, peer): (ShardId, ConnId, Peer),
         bytes: &[u8],
         now: Instant,
     ) {

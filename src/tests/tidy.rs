@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The same for the crate `wire`.
-const WIRE_LAYERS: &[&[&str]] = &[&["http1", "sse", "json"], &["rpc"]];
+const WIRE_LAYERS: &[&[&str]] = &[&["http1", "sse", "lines", "json"], &["rpc"]];
 
 /// What a module must not know, although its layer would allow it. `*`: anything of ours.
 const BLIND: &[(&str, &[&str])] = &[
@@ -56,7 +56,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("libc", &["control", "driver"]),
     ("mimalloc", &["bin"]),
     ("monoio", &["driver"]),
-    ("rustix", &["control"]),
+    ("rustix", &["control", "driver"]),
     ("rustls", &["backend", "control", "shard"]),
     // In `admission`, only what tools say of mirrored headers: nothing is passed on from a tree.
     ("serde_json", &["admission", "config", "control", "demo"]),

@@ -12,6 +12,7 @@ extern crate std;
 
 pub mod http1;
 pub mod sse;
+pub mod lines;
 pub mod json;
 pub mod rpc;
 

@@ -110,6 +110,7 @@ fn settings_of(servers: Vec<Server>) -> Arc<Settings> {
     Arc::new(Settings {
         catalog: Catalog::new(servers),
         origins: Policy::new(&[], hosts, Vec::new()),
+        entrances: vec![Entrance::http()],
         clients_max: usize::MAX,
         message_len_max: limits::MESSAGE_LEN,
         session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,

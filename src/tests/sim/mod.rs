@@ -26,6 +26,7 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::admission::entrance::Entrance;
 use crate::admission::origin::Policy;
 use crate::shard::event::Event;
 use crate::shard::settings::Settings;
@@ -124,6 +125,7 @@ fn settings(catalog: Catalog, log: Option<Format>, base: Instant) -> Arc<Setting
     Arc::new(Settings {
         catalog,
         origins: Policy::default(),
+        entrances: vec![Entrance::http()],
         clients_max: usize::MAX,
         message_len_max: 4 * 1024 * 1024,
         session_idle_timeout: SESSION_IDLE,

@@ -155,7 +155,7 @@ pub(super) enum Task {
 #[derive(Debug)]
 pub(super) enum Parcel {
     Letter(Letter),
-    Adopted { link: LinkId, peer: SocketAddr, bytes: Vec<u8>, moves: u8 },
+    Adopted { link: LinkId, peer: crate::ids::Peer, bytes: Vec<u8>, moves: u8 },
 }
 
 #[derive(Debug)]

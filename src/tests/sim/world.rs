@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{ConnId, ProcessId, Ticket};
+use crate::ids::{Address, ConnId, EntranceId, Peer, ProcessId, Ticket};
 use crate::limits;
 use crate::output::Output;
 use crate::shard::Shard;
@@ -16,7 +16,7 @@ use crate::tests::sim::check::Check;
 use crate::tests::sim::client::Client;
 use crate::tests::sim::job::{Jobs, Place};
 use crate::tests::sim::net::{
-    End, LinkId, Near, Net, Parcel, Peer, Task, link_of, shard_id, socket,
+    End, LinkId, Near, Net, Parcel, Peer as Who, Task, link_of, shard_id, socket,
 };
 use crate::tests::sim::server_http::{Http, connect_time};
 use crate::tests::sim::server_stdio::{Stdio, Tools, take_step};
@@ -129,13 +129,13 @@ impl World {
             }
             Task::Job { job } => self.step(job),
             Task::Close { link } => {
-                if let Peer::Server { server } = self.net.link(link).peer {
+                if let Who::Server { server } = self.net.link(link).peer {
                     let (net, check, jobs) = (&mut self.net, &mut self.check, &mut self.jobs);
                     self.http.close_idle(server, link, &mut Tools { net, check, jobs });
                 }
             }
             Task::Kill { link } => {
-                if let Peer::Server { server } = self.net.link(link).peer {
+                if let Who::Server { server } = self.net.link(link).peer {
                     let (net, check, jobs) = (&mut self.net, &mut self.check, &mut self.jobs);
                     self.http.hang_up(server, link, &mut Tools { net, check, jobs });
                 }
@@ -268,7 +268,8 @@ impl World {
             return self.close_link(link, true);
         }
         let port = 1024 + u16::try_from(link.0 % 60_000).unwrap();
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let address = Address::Ip((Ipv4Addr::LOCALHOST, port).into());
+        let peer = Peer { address, entrance: EntranceId(0) };
         self.handle(shard, Event::Accepted { socket: socket(link), peer });
     }
 
@@ -335,7 +336,7 @@ impl World {
             let len = bytes.as_ref().map_or(0, Vec::len) as u64;
             self.net.trace("read", link.0 as u64, len);
             let is_swallowed = self.sabotage == Some(Sabotage::Swallow)
-                && matches!(peer, Peer::Client { .. })
+                && matches!(peer, Who::Client { .. })
                 && self.net.random.chance(20);
             if !is_swallowed {
                 self.hand_to(peer, link, bytes);
@@ -348,16 +349,16 @@ impl World {
         }
     }
 
-    fn hand_to(&mut self, peer: Peer, link: LinkId, bytes: Result<Vec<u8>, End>) {
+    fn hand_to(&mut self, peer: Who, link: LinkId, bytes: Result<Vec<u8>, End>) {
         let (net, check, jobs) = (&mut self.net, &mut self.check, &mut self.jobs);
         match peer {
-            Peer::Client { client, conn } => {
+            Who::Client { client, conn } => {
                 self.clients[client].received(conn, bytes, net, check);
             }
-            Peer::Server { server } => {
+            Who::Server { server } => {
                 self.http.received(server, link, bytes, &mut Tools { net, check, jobs });
             }
-            Peer::Process { process } => {
+            Who::Process { process } => {
                 let mut tools = Tools { net, check, jobs };
                 if self.sabotage == Some(Sabotage::Repeat) && tools.net.random.chance(30) {
                     self.stdio.received(process, bytes.clone(), &mut tools);
@@ -369,7 +370,7 @@ impl World {
 
     fn dial(&mut self, shard: usize, conn: ConnId, addrs: &[SocketAddr]) {
         let server = addrs.first().map_or(0, |addr| usize::from(addr.port() - 8000));
-        let link = self.net.open(Peer::Server { server }, Near::Dialling { shard, conn });
+        let link = self.net.open(Who::Server { server }, Near::Dialling { shard, conn });
         if self.check.faults.hang && self.net.random.chance(3) {
             // It accepts the connection and never reads from it.
             self.net.link(link).pace.sleeps_until = Duration::from_secs(100_000);
@@ -384,7 +385,7 @@ impl World {
 
     fn connect(&mut self, link: LinkId) {
         let Near::Dialling { shard, conn } = self.net.link(link).near else { return };
-        let Peer::Server { server } = self.net.link(link).peer else { return };
+        let Who::Server { server } = self.net.link(link).peer else { return };
         if !self.http.servers.contains_key(&server) {
             if self.dead_refuses {
                 self.net.link(link).near = Near::Open { shard, conn };
@@ -458,7 +459,7 @@ impl World {
         if self.check.faults.die && self.net.random.chance(10) {
             return Answer::Failed("no such program".to_owned());
         }
-        let peer = Peer::Process { process: self.stdio.list.len() };
+        let peer = Who::Process { process: self.stdio.list.len() };
         let link = self.net.open(peer, Near::Parked { shard });
         let (net, check, jobs) = (&mut self.net, &mut self.check, &mut self.jobs);
         self.stdio.start((shard, id), server == 1, link, &mut Tools { net, check, jobs });

@@ -1,0 +1,36 @@
+//! Where clients come in, and what they may speak there.
+
+use crate::upstream::catalog::ServerId;
+
+/// What a client speaks on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Streamable HTTP.
+    Http,
+    /// Newline-delimited JSON-RPC, as on standard streams.
+    Lines,
+}
+
+/// One place where clients come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// What is spoken there. Never empty.
+    pub protocols: Vec<Protocol>,
+    /// The server that clients get where the protocol does not let them name one; none: the same
+    /// as at `/mcp`.
+    pub server: Option<ServerId>,
+    /// Users that may come in through a Unix socket; none: whoever the file lets in.
+    pub users: Option<Vec<u32>>,
+}
+
+impl Entrance {
+    /// One where clients speak HTTP.
+    pub fn http() -> Self {
+        Self { protocols: vec![Protocol::Http], server: None, users: None }
+    }
+
+    /// Whether this is spoken there.
+    pub fn speaks(&self, protocol: Protocol) -> bool {
+        self.protocols.contains(&protocol)
+    }
+}

@@ -1,0 +1,90 @@
+//! One client connection on which messages go in both directions, with nothing around them: the
+//! connection is the conversation.
+//!
+//! In the legacy era it is one session, which ends with it. In the modern era its requests belong
+//! together only in that they end with it.
+
+use std::time::Instant;
+
+use wire::lines::LineReader;
+
+use crate::ids::{ExchangeId, Peer, SessionKey};
+use crate::upstream::catalog::ServerId;
+
+/// The client's side of such a connection.
+#[derive(Debug)]
+pub struct Channel {
+    /// Who it is.
+    pub peer: Peer,
+    /// The server that it speaks with.
+    pub server: ServerId,
+    /// Bytes to messages.
+    pub reader: Reader,
+    /// Messages to bytes.
+    pub writer: Writer,
+    /// The session that its `initialize` opened.
+    pub session: Option<SessionKey>,
+    /// Requests in flight that belong to no session.
+    pub exchanges: Vec<ExchangeId>,
+    /// Whether the client will send no more.
+    pub is_ended: bool,
+    /// Bytes of an incomplete message that count against the shard's `GATHERED_LEN_MAX`.
+    pub gathered: usize,
+    /// When it last sent something.
+    pub heard_at: Instant,
+    /// Messages so far.
+    pub messages: u64,
+    /// Bytes received.
+    pub received: u64,
+    /// When it connected.
+    pub opened_at: Instant,
+}
+
+/// Bytes to messages.
+#[derive(Debug)]
+pub enum Reader {
+    /// One per line.
+    Lines(LineReader),
+    /// It has lent out a message, which is being served.
+    Lent,
+}
+
+/// Messages to bytes.
+#[derive(Debug)]
+pub enum Writer {
+    /// One per line.
+    Lines,
+}
+
+impl Channel {
+    /// A new conversation.
+    pub fn new(
+        peer: Peer,
+        server: ServerId,
+        (reader, writer): (Reader, Writer),
+        now: Instant,
+    ) -> Self {
+        Self {
+            peer,
+            server,
+            reader,
+            writer,
+            session: None,
+            exchanges: Vec::new(),
+            is_ended: false,
+            gathered: 0,
+            heard_at: now,
+            messages: 0,
+            received: 0,
+            opened_at: now,
+        }
+    }
+
+    /// Bytes of an incomplete message that it holds.
+    pub fn gathering(&self) -> usize {
+        match &self.reader {
+            Reader::Lines(lines) => lines.kept_len(),
+            Reader::Lent => self.gathered,
+        }
+    }
+}
