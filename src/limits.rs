@@ -77,6 +77,8 @@ pub const GIVEN_UP_MAX: usize = 1024;
 pub const GIVEN_UP_TIME: Duration = Duration::from_secs(5);
 /// Child processes of one server, unless configured.
 pub const PROCESSES_MAX: usize = 128;
+/// Processes and threads of one child process, itself included, unless configured.
+pub const TASKS_MAX: u32 = 512;
 
 /// Bytes of log lines that wait for the writer; more are counted and dropped.
 pub const LOG_LEN_MAX: usize = 4 * 1024 * 1024;

@@ -3,6 +3,7 @@
 //! `rustix`.
 #![expect(unsafe_code, reason = "the standard library has no safe call for these")]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
@@ -49,6 +50,18 @@ fn before_exec(parent: Pid, files: Rlimit) -> io::Result<()> {
     }
     rustix::process::setrlimit(Resource::Nofile, files)?;
     Ok(())
+}
+
+/// Puts the child into a control group before its program begins. The error is `ENODEV`.
+pub(super) fn enter_group(command: &mut Command, entrance: File) {
+    let enter = move || match rustix::io::write(&entrance, b"0") {
+        Ok(_) => Ok(()),
+        // Its own number, so that nobody takes it for an error of the program.
+        Err(_) => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+    };
+    // SAFETY: as above: one system call with memory that never changes, no locks, no allocation.
+    // The file was opened before the fork.
+    unsafe { command.pre_exec(enter) };
 }
 
 /// Makes these signals do nothing in the program that the command runs, from its first moment:
