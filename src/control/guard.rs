@@ -169,8 +169,7 @@ impl Guard {
         Ok(())
     }
 
-    /// The process, if there is one.
-    #[cfg(test)]
+    /// The process, if there is one; it may have ended.
     pub(super) fn pid(&self) -> Option<Pid> {
         self.process.as_ref().map(|process| process.watch.pid())
     }

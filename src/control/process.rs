@@ -17,7 +17,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Rlimit, Signal};
+use rustix::process::{Pid, Rlimit, Signal, WaitOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -28,6 +28,7 @@ use super::log::Log;
 use super::pidfd::Watch;
 use super::spawn::{Spawned, spawn};
 use super::stderr;
+use super::sys;
 use crate::ids::{ProcessId, ShardId};
 use crate::mesh::Reply;
 use crate::shard::settings::Settings;
@@ -36,6 +37,9 @@ use crate::upstream::catalog::{Command, ServerId, Target};
 /// Time to read what a process wrote to its standard error before it ended. Longer only if a
 /// process that left the group holds it open.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Strangers that are reaped at once; then other things get their turn.
+const ORPHANS_MAX: usize = 1024;
 
 /// A process as its shard calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -196,6 +200,28 @@ impl Processes {
             line.text("server", name).number("pid", pid).text("how", &how)
         });
         Some(how)
+    }
+
+    /// Reaps those that have ended and are nobody's: what a process started and left behind is
+    /// given to process 1 of its container, which may be us. True: there may be more.
+    ///
+    /// Our own end their lives in [`Processes::reap`]. One of them can hide others in the kernel's
+    /// list, but not for long: call this again when it is reaped.
+    pub(super) fn reap_orphans(&self) -> bool {
+        for _ in 0..ORPHANS_MAX {
+            let Some(pid) = sys::peek_ended().filter(|pid| !self.is_ours(*pid)) else {
+                return false;
+            };
+            // It is a zombie and ours to reap, and nobody else does: this is the only thread that
+            // has children.
+            rustix::process::waitpid(Some(pid), WaitOptions::NOHANG).unwrap_or_default();
+        }
+        true
+    }
+
+    fn is_ours(&self, pid: Pid) -> bool {
+        self.guard.pid() == Some(pid)
+            || self.running.values().any(|running| running.watch.pid() == pid)
     }
 
     /// Waits until the guard has died.

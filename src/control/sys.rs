@@ -64,6 +64,21 @@ pub(super) fn enter_group(command: &mut Command, entrance: File) {
     unsafe { command.pre_exec(enter) };
 }
 
+/// A child that has ended and is not reaped: the first one that the kernel has, if there are more.
+/// It stays as it is.
+pub(super) fn peek_ended() -> Option<Pid> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the structure is plain numbers, for which zeros are fine.
+    let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a structure of that type, which outlives the call.
+    let status = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut found, options) };
+    if status != 0 {
+        return None;
+    }
+    // SAFETY: after success the structure is about a child, or still zeros: then there is none.
+    Pid::from_raw(unsafe { found.si_pid() })
+}
+
 /// Makes these signals do nothing in the program that the command runs, from its first moment:
 /// what is ignored stays so across exec.
 pub(super) fn ignore(command: &mut Command, signals: &'static [Signal]) {

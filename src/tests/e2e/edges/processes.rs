@@ -529,3 +529,38 @@ fn a_gateway_without_control_groups_says_so_and_works() {
     rig.ask(&Request::new("DELETE", "/mcp").session(&session.id));
     none_left(&rig.dir, Duration::from_secs(10));
 }
+
+// --- as process 1 ---
+
+/// Orphans that write down whose children they have become, and end.
+const ORPHANS: &str = r#"
+for i in 1 2 3; do
+  setsid -f sh -c 'sleep 0.3; sed "s/.*) . \([0-9]*\) .*/\1/" /proc/$$/stat >> "$0/parents"' "$1" \
+    </dev/null >/dev/null 2>&1
+done
+"#;
+
+/// Needs the right to make namespaces, which root has, and most users have for a start.
+#[test]
+fn process_1_reaps_what_it_is_given() {
+    let (dir, config) = server(&format!("{ORPHANS}{SERVER}"));
+    let mut rig = Rig::with(dir, &config, |command| {
+        let is_root = rustix::process::getuid().is_root();
+        let options: &[&str] = if is_root { &[] } else { &["--map-root-user"] };
+        unshare(command, &[options, &["--pid", "--fork", "--mount-proc"]].concat(), "");
+    });
+    let outside = rig.gateway.process.pid().as_raw_pid();
+    let children = fs::read_to_string(format!("/proc/{outside}/task/{outside}/children")).unwrap();
+    let gateway = Pid::from_raw(children.trim().parse().unwrap()).unwrap();
+    for count in [3, 6] {
+        let mut session = rig.open("sh");
+        until("all have ended", || (rig.dir.lines("parents").len() == count).then_some(()));
+        assert!(rig.dir.lines("parents").iter().all(|parent| parent == "1"));
+        until("all are reaped", || (zombies(gateway) == 0).then_some(()));
+        // The end of its own process is still its own to tell.
+        assert_eq!(reason(&session.call("die", &json!({}))), "server_died");
+    }
+    let log = rig.log_with("exit status 3");
+    assert!(!log.iter().any(|line| line["how"] == "unknown"), "{log:?}");
+    rig.check();
+}
