@@ -77,6 +77,8 @@ pub const GIVEN_UP_MAX: usize = 1024;
 pub const GIVEN_UP_TIME: Duration = Duration::from_secs(5);
 /// Child processes of one server, unless configured.
 pub const PROCESSES_MAX: usize = 128;
+/// Processes and threads of one child process, itself included, unless configured.
+pub const TASKS_MAX: u32 = 512;
 
 /// Requests of one source that name a session that is none: so many at once, over all shards. Who
 /// exceeds it guesses, or has lost very many sessions.

@@ -20,6 +20,7 @@ const SERVER: &[&str] = &[
     "cwd",
     "isolation",
     "processes",
+    "tasks",
     "start_timeout",
     "idle_timeout",
     "stop_grace",
@@ -30,8 +31,16 @@ const SERVER: &[&str] = &[
 ];
 
 /// The keys that only servers with a `command` have.
-pub(super) const OF_COMMAND: &[&str] =
-    &["env", "cwd", "isolation", "processes", "start_timeout", "idle_timeout", "stop_grace"];
+pub(super) const OF_COMMAND: &[&str] = &[
+    "env",
+    "cwd",
+    "isolation",
+    "processes",
+    "tasks",
+    "start_timeout",
+    "idle_timeout",
+    "stop_grace",
+];
 
 /// The keys that only servers with a `url` have.
 pub(super) const OF_URL: &[&str] = &["headers", "connections"];

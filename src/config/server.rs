@@ -35,6 +35,9 @@ const HEADERS_REFUSED: &[&str] = &[
     "upgrade",
 ];
 
+/// The most tasks that Linux can have.
+const TASKS_LIMIT: u32 = 4 * 1024 * 1024;
+
 /// What a command looks like.
 const COMMAND: &str = "a list: the program, then its arguments, such as [\"npx\", \"-y\", \"pkg\"]";
 
@@ -131,6 +134,7 @@ fn stdio(
         .take("isolation")
         .and_then(|field| field.parse(report, "\"session\" or \"shared\"", value::isolation));
     let processes = table.take("processes").and_then(|field| field.integer(report, 1..=65_536));
+    let tasks = table.take("tasks").and_then(|field| field.integer(report, 1..=TASKS_LIMIT));
     let start_timeout = duration("start_timeout", table, report);
     let idle_timeout = duration("idle_timeout", table, report);
     let stop_grace = duration("stop_grace", table, report);
@@ -142,6 +146,7 @@ fn stdio(
         cwd: cwd.map(Into::into),
         isolation: isolation.unwrap_or(Isolation::Session),
         processes_max: count(processes, limits::PROCESSES_MAX),
+        tasks_max: tasks.unwrap_or(limits::TASKS_MAX),
         start_timeout: start_timeout.unwrap_or(limits::START_TIMEOUT),
         idle_timeout: idle_timeout.unwrap_or(limits::PROCESS_IDLE_TIMEOUT),
         stop_grace: stop_grace.unwrap_or(limits::STOP_GRACE),

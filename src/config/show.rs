@@ -72,6 +72,7 @@ fn show_command(command: &Command, f: &mut Formatter<'_>) -> fmt::Result {
     };
     writeln!(f, "  isolation            {isolation}")?;
     writeln!(f, "  processes            {}", command.processes_max)?;
+    writeln!(f, "  tasks                {}", command.tasks_max)?;
     writeln!(f, "  start_timeout        {}", duration(command.start_timeout))?;
     writeln!(f, "  idle_timeout         {}", duration(command.idle_timeout))?;
     writeln!(f, "  stop_grace           {}", duration(command.stop_grace))

@@ -7,8 +7,9 @@
 //!      └──────── end of the pipe: SIGKILL to every group left ───────┘
 //! ```
 //!
-//! A process that made itself a new group has left our sight; the kernel sends SIGKILL to our
-//! direct children on top (`sys.rs`), and a service manager has the control group.
+//! A process that made itself a new group has left that list. It is still in a control group, where
+//! there are any: the guard knows their directory from its start, and ends all of them. The kernel
+//! sends SIGKILL to our direct children on top (`sys.rs`).
 //!
 //! Invariant: a group is on the list only while its leader is alive or not reaped, so its number
 //! can not have become a stranger's. `+` is written right after the leader began, and `-` before it
@@ -17,15 +18,20 @@
 use std::collections::HashSet;
 use std::io::{self, PipeWriter, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::process::{Pid, Signal};
 
+use super::cgroup;
 use super::pidfd::Watch;
 use super::sys;
 
 /// The hidden subcommand that makes this program the guard.
 pub const SUBCOMMAND: &str = "guard";
+
+/// The variable in which a guard finds the directory of the gateway's control groups.
+const GROUPS: &str = "MCP_GATEWAY_GROUPS";
 
 /// A service manager signals all processes of a service: the guard must be the last to go.
 static IGNORED: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
@@ -46,6 +52,9 @@ pub fn run() -> ExitCode {
     for group in groups.live {
         // Nobody left in it is just as well.
         rustix::process::kill_process_group(group, Signal::KILL).unwrap_or_default();
+    }
+    if let Some(base) = std::env::var_os(GROUPS) {
+        cgroup::end_all(Path::new(&base));
     }
     ExitCode::SUCCESS
 }
@@ -84,9 +93,18 @@ impl Groups {
 /// The gateway's side: starts the guard, tells it of groups, and starts it again if it dies.
 #[derive(Debug)]
 pub(super) struct Guard {
-    launch: fn() -> Command,
+    how: Launch,
     groups: HashSet<Pid>,
     process: Option<Process>,
+}
+
+/// How a guard is started.
+#[derive(Debug)]
+pub(super) struct Launch {
+    /// The program.
+    pub command: fn() -> Command,
+    /// The directory of the gateway's control groups, if it has any.
+    pub base: Option<PathBuf>,
 }
 
 /// A running guard.
@@ -108,14 +126,15 @@ pub(super) fn launch() -> Command {
 impl Guard {
     /// No guard, for a gateway that starts no processes.
     pub(super) fn absent() -> Self {
-        Self { launch, groups: HashSet::new(), process: None }
+        let how = Launch { command: launch, base: None };
+        Self { how, groups: HashSet::new(), process: None }
     }
 
     /// Starts a guard.
-    pub(super) fn start(launch: fn() -> Command) -> io::Result<Self> {
+    pub(super) fn start(how: Launch) -> io::Result<Self> {
         let groups = HashSet::new();
-        let process = Some(Process::start(launch, &groups)?);
-        Ok(Self { launch, groups, process })
+        let process = Some(Process::start(&how, &groups)?);
+        Ok(Self { how, groups, process })
     }
 
     /// Puts a group on the list.
@@ -146,12 +165,11 @@ impl Guard {
             process.child.kill()?;
             process.child.wait()?;
         }
-        self.process = Some(Process::start(self.launch, &self.groups)?);
+        self.process = Some(Process::start(&self.how, &self.groups)?);
         Ok(())
     }
 
-    /// The process, if there is one.
-    #[cfg(test)]
+    /// The process, if there is one; it may have ended.
     pub(super) fn pid(&self) -> Option<Pid> {
         self.process.as_ref().map(|process| process.watch.pid())
     }
@@ -169,11 +187,14 @@ impl Guard {
 }
 
 impl Process {
-    fn start(launch: fn() -> Command, groups: &HashSet<Pid>) -> io::Result<Self> {
+    fn start(how: &Launch, groups: &HashSet<Pid>) -> io::Result<Self> {
         let (reader, mut pipe) = io::pipe()?;
         // A group of its own keeps it away from Ctrl-C.
-        let mut command = launch();
+        let mut command = (how.command)();
         command.env_clear().current_dir("/").process_group(0);
+        if let Some(base) = &how.base {
+            command.env(GROUPS, base);
+        }
         command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
         sys::close_inherited(&mut command);
         sys::ignore(&mut command, &IGNORED);

@@ -5,7 +5,7 @@ use std::io;
 use std::thread;
 use std::time::SystemTime;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit};
 use rustix::thread::CpuSet;
 
 /// Files that are not connections: standard streams, listeners, queues, timers, the guard, the
@@ -82,6 +82,13 @@ pub(super) fn raise_files() -> Files {
         // Never seen; then we live with what we have.
         Err(_) => Files { before, now: before.current },
     }
+}
+
+/// Whether orphans below us become our children: as process 1 of a container, or if we were made a
+/// subreaper.
+pub(super) fn adopts_orphans() -> bool {
+    rustix::process::getpid() == Pid::INIT
+        || matches!(rustix::process::child_subreaper(), Ok(Some(_)))
 }
 
 /// The time of day.

@@ -8,6 +8,7 @@
 
 pub mod guard;
 mod admin;
+mod cgroup;
 mod log;
 mod machine;
 mod pidfd;
@@ -40,7 +41,8 @@ use crate::admission::entrance::Entrance;
 use crate::admission::origin::Policy;
 use crate::config::{Config, LogChoice};
 use crate::control::admin::Admin;
-use crate::control::guard::Guard;
+use crate::control::cgroup::Groups;
+use crate::control::guard::{Guard, Launch};
 use crate::control::log::Log;
 use crate::control::machine::{Cores, Files};
 use crate::control::post::Post;
@@ -110,7 +112,8 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
     let runtime = build_runtime().map_err(cannot("start the control thread"))?;
     let context = runtime.enter();
     let signals = Signals::listen().map_err(cannot("listen for signals"))?;
-    let guard = start_guard(&config.catalog).map_err(cannot(
+    let groups = make_groups(&config.catalog, log);
+    let guard = start_guard(&config.catalog, groups.as_ref()).map_err(cannot(
         "start the guard process (it needs /proc, and a process and a few files to be allowed)",
     ))?;
     let (engine, why) = driver::probe();
@@ -145,7 +148,7 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
     crew.start_shards(bound.listeners, &cores, engine)?;
     say_ready(log, &bound.addrs, admin_addr, &settings);
 
-    let processes = Processes::new(settings, files.before, log.clone(), guard, ended_in);
+    let processes = Processes::new(settings, files.before, log.clone(), guard, groups, ended_in);
     let control = Control::new(Parts {
         log: log.clone(),
         post: Post::new(mesh),
@@ -162,14 +165,37 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
     Ok(is_fine)
 }
 
-/// Starts the guard, if there will be something to guard.
-fn start_guard(catalog: &Catalog) -> io::Result<Guard> {
+/// Whether there will be child processes.
+fn has_commands(catalog: &Catalog) -> bool {
     let is_command = |target: &Target| matches!(target, Target::Stdio(_));
-    if catalog.iter().any(|(_, server)| is_command(&server.target)) {
-        Guard::start(guard::launch)
-    } else {
-        Ok(Guard::absent())
+    catalog.iter().any(|(_, server)| is_command(&server.target))
+}
+
+/// Makes control groups possible, if there will be something in them. To be called before the guard
+/// is started: the gateway may have to move into another group, and the guard with it.
+fn make_groups(catalog: &Catalog, log: &Log) -> Option<Groups> {
+    if !has_commands(catalog) {
+        return None;
     }
+    Groups::make().map_err(|why| log.say("warning", &without_groups(&why))).ok()
+}
+
+/// What it means that there are no control groups, and what to do about it.
+fn without_groups(why: &str) -> String {
+    format!(
+        "warning: `tasks` limits no server here, and what leaves the process group of its server \
+         may outlive it: the gateway can make no control groups ({why}); a systemd service needs \
+         `Delegate=pids`"
+    )
+}
+
+/// Starts the guard, if there will be something to guard.
+fn start_guard(catalog: &Catalog, groups: Option<&Groups>) -> io::Result<Guard> {
+    if !has_commands(catalog) {
+        return Ok(Guard::absent());
+    }
+    let base = groups.map(|groups| groups.base().to_owned());
+    Guard::start(Launch { command: guard::launch, base })
 }
 
 fn build_runtime() -> io::Result<Runtime> {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A process is reaped only at the very end: up to then its number belongs to it and its group, so
-//! no signal of ours can hit a stranger.
+//! no signal of ours can hit a stranger. What left that group is still in the control group of the
+//! process, if there are any.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,16 +17,18 @@ use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Rlimit, Signal};
+use rustix::process::{Pid, Rlimit, Signal, WaitOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::cgroup::{Group, Groups};
 use super::guard::Guard;
 use super::log::Log;
 use super::pidfd::Watch;
 use super::spawn::{Spawned, spawn};
 use super::stderr;
+use super::sys;
 use crate::ids::{ProcessId, ShardId};
 use crate::mesh::Reply;
 use crate::shard::settings::Settings;
@@ -34,6 +37,9 @@ use crate::upstream::catalog::{Command, ServerId, Target};
 /// Time to read what a process wrote to its standard error before it ended. Longer only if a
 /// process that left the group holds it open.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Strangers that are reaped at once; then other things get their turn.
+const ORPHANS_MAX: usize = 1024;
 
 /// A process as its shard calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +55,8 @@ pub(super) struct Processes {
     files: Rlimit,
     log: Log,
     guard: Guard,
+    /// None where the system lets us have none.
+    groups: Option<Groups>,
     running: HashMap<Key, Running>,
     /// Where watchers say that a process is a zombie and its group is dead.
     ended: mpsc::UnboundedSender<Key>,
@@ -62,6 +70,7 @@ struct Running {
     /// The watcher's task has the other end; none once it was told to stop.
     stop: Option<oneshot::Sender<Duration>>,
     watch: Arc<Watch>,
+    group: Option<Group>,
 }
 
 impl Processes {
@@ -71,9 +80,10 @@ impl Processes {
         files: Rlimit,
         log: Log,
         guard: Guard,
+        groups: Option<Groups>,
         ended: mpsc::UnboundedSender<Key>,
     ) -> Self {
-        Self { settings, files, log, guard, running: HashMap::new(), ended }
+        Self { settings, files, log, guard, groups, running: HashMap::new(), ended }
     }
 
     /// Starts a process of a server. Must be called on the control thread, in its runtime.
@@ -95,17 +105,40 @@ impl Processes {
                  raise its limit of processes if the machine has room for more"
             ));
         }
-        self.start_command(key, server, &entry.name, command).unwrap_or_else(Reply::Failed)
+        let group = self.open_group(&entry.name, command.tasks_max);
+        let started = self.start_in(group.clone(), key, server, &entry.name, command);
+        if let (Err(_), Some(group)) = (&started, group) {
+            // The kernel may need a moment to let go of a child that did not become the program.
+            drop(tokio::spawn(async move { group.end().await }));
+        }
+        started.unwrap_or_else(Reply::Failed)
     }
 
-    fn start_command(
+    /// A control group for a process. Without one it runs all the same: it worked until now.
+    fn open_group(&mut self, name: &str, tasks_max: u32) -> Option<Group> {
+        let opened = self.groups.as_mut()?.open(tasks_max);
+        let complain = |error: io::Error| {
+            let words = format!(
+                "warning: a process of `{name}` starts without a limit of tasks, because it gets \
+                 no control group: {error}"
+            );
+            self.log.say("warning", &words);
+        };
+        opened.map_err(complain).ok()
+    }
+
+    fn start_in(
         &mut self,
+        group: Option<Group>,
         key: Key,
         server: ServerId,
         name: &str,
         command: &Command,
     ) -> Result<Reply, String> {
-        let Spawned { mut child, socket, stderr } = spawn(command, self.files)?;
+        let entrance = group.as_ref().map(Group::entrance).transpose();
+        let entrance =
+            entrance.map_err(|error| format!("its control group can not be used: {error}"))?;
+        let Spawned { mut child, socket, stderr } = spawn(command, self.files, entrance)?;
         let watch = match Watch::new(&child) {
             Ok(watch) => Arc::new(watch),
             Err(error) => {
@@ -120,13 +153,13 @@ impl Processes {
         let words = tokio::spawn(words);
         let (stop, stopped) = oneshot::channel();
         let ended = self.ended.clone();
-        let watcher = Arc::clone(&watch);
+        let (watcher, group_watched, log) = (Arc::clone(&watch), group.clone(), self.log.clone());
         drop(tokio::spawn(async move {
-            see_to_end(&watcher, stopped, words).await;
+            see_to_end(&watcher, group_watched.as_ref(), stopped, words, &log).await;
             // Without a receiver the gateway has gone on to end everything.
             ended.send(key).unwrap_or_default();
         }));
-        self.running.insert(key, Running { server, child, stop: Some(stop), watch });
+        self.running.insert(key, Running { server, child, stop: Some(stop), watch, group });
         Ok(Reply::Started(socket))
     }
 
@@ -147,7 +180,10 @@ impl Processes {
 
     /// Kills all processes and their groups, at once.
     pub(super) fn kill_all(&self) {
-        self.running.values().for_each(|running| running.watch.signal_group(Signal::KILL));
+        for running in self.running.values() {
+            running.watch.signal_group(Signal::KILL);
+            running.group.iter().for_each(Group::kill);
+        }
     }
 
     /// Takes leave of a process that has ended, and says how it did.
@@ -164,6 +200,28 @@ impl Processes {
             line.text("server", name).number("pid", pid).text("how", &how)
         });
         Some(how)
+    }
+
+    /// Reaps those that have ended and are nobody's: what a process started and left behind is
+    /// given to process 1 of its container, which may be us. True: there may be more.
+    ///
+    /// Our own end their lives in [`Processes::reap`]. One of them can hide others in the kernel's
+    /// list, but not for long: call this again when it is reaped.
+    pub(super) fn reap_orphans(&self) -> bool {
+        for _ in 0..ORPHANS_MAX {
+            let Some(pid) = sys::peek_ended().filter(|pid| !self.is_ours(*pid)) else {
+                return false;
+            };
+            // It is a zombie and ours to reap, and nobody else does: this is the only thread that
+            // has children.
+            rustix::process::waitpid(Some(pid), WaitOptions::NOHANG).unwrap_or_default();
+        }
+        true
+    }
+
+    fn is_ours(&self, pid: Pid) -> bool {
+        self.guard.pid() == Some(pid)
+            || self.running.values().any(|running| running.watch.pid() == pid)
     }
 
     /// Waits until the guard has died.
@@ -189,18 +247,32 @@ fn end_unwatched(child: &mut Child) {
     drop(child.wait());
 }
 
-/// Waits until a process has ended, by itself or stopped; then kills what is left of its group and
+/// Waits until a process has ended, by itself or stopped; then kills what is left of its groups and
 /// lets its last words through.
 async fn see_to_end(
     watch: &Watch,
+    group: Option<&Group>,
     stopped: oneshot::Receiver<Duration>,
     mut words: JoinHandle<()>,
+    log: &Log,
 ) {
     tokio::select! {
         () = watch.ended() => {}
         Ok(grace) = stopped => end(watch, grace).await,
     }
     watch.signal_group(Signal::KILL);
+    let outcome = match group {
+        Some(group) => group.end().await,
+        None => Ok(()),
+    };
+    if let Err(error) = outcome {
+        let pid = watch.pid().as_raw_pid();
+        let words = format!(
+            "warning: something that process {pid} started can not be killed yet ({error}); the \
+             guard tries again when the gateway ends"
+        );
+        log.say("warning", &words);
+    }
     if timeout(LAST_WORDS_TIMEOUT, &mut words).await.is_err() {
         words.abort();
     }

@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::log::Log;
+use super::machine;
 use super::post::Post;
 use super::process::{Key, Processes};
 use super::resolve;
@@ -68,6 +69,8 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Children that end, if there may be some that are not known: where orphans are given to us.
+    child: Option<Signal>,
 }
 
 impl Signals {
@@ -77,7 +80,19 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            child: machine::adopts_orphans().then(|| signal(SignalKind::child())).transpose()?,
         })
+    }
+
+    /// Waits until a child has ended that may be an orphan.
+    async fn orphan(child: &mut Option<Signal>) {
+        let has_come = match child {
+            Some(child) => child.recv().await,
+            None => None,
+        };
+        if has_come.is_none() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -91,6 +106,7 @@ enum Wake {
     Reload,
     GuardDied,
     RetryPost,
+    Orphan,
     OutOfTime,
 }
 
@@ -124,7 +140,8 @@ impl Control {
         loop {
             // Every time: under load there is always something else to wake for.
             self.parts.post.retry();
-            let wake = self.next(&mut sources).await;
+            let more_orphans = self.reap_orphans(&sources);
+            let wake = self.next(&mut sources, more_orphans).await;
             let now = tokio::time::Instant::now().into_std();
             match wake {
                 Wake::Request(request) => self.serve(request, now),
@@ -143,8 +160,8 @@ impl Control {
                     }
                 }
                 Wake::GuardDied => self.restart_guard(),
-                Wake::RetryPost => {}
-                Wake::OutOfTime => {}
+                // What they are about is looked at in every turn.
+                Wake::RetryPost | Wake::Orphan | Wake::OutOfTime => {}
             }
             if self.is_over(now) {
                 break;
@@ -175,7 +192,13 @@ impl Control {
         }
     }
 
-    async fn next(&self, sources: &mut Sources) -> Wake {
+    /// Reaps who is nobody's; every turn, because one of our own may have hidden some. True if
+    /// there may be more.
+    fn reap_orphans(&self, sources: &Sources) -> bool {
+        sources.signals.child.is_some() && self.parts.processes.reap_orphans()
+    }
+
+    async fn next(&self, sources: &mut Sources, more_orphans: bool) -> Wake {
         let Sources { requests, ended, news, signals } = sources;
         let until = match self.phase {
             Phase::Serving => None,
@@ -196,6 +219,8 @@ impl Control {
             Some(()) = signals.hangup.recv() => Wake::Reload,
             () = self.parts.processes.guard_died() => Wake::GuardDied,
             () = self.parts.post.due() => Wake::RetryPost,
+            () = Signals::orphan(&mut signals.child) => Wake::Orphan,
+            () = std::future::ready(()), if more_orphans => Wake::Orphan,
             () = out_of_time => Wake::OutOfTime,
         }
     }

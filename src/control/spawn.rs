@@ -1,6 +1,7 @@
 //! How a child process comes to be: its environment, its three streams, and why it did not start.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -36,17 +37,21 @@ pub(super) struct Spawned {
 /// Starts a command. There is no shell: program and arguments go to the kernel as they are.
 ///
 /// The error is a sentence that names the program and what to do; it never holds arguments or
-/// variables, which may be secrets.
-pub(super) fn spawn(command: &Command, files: Rlimit) -> Result<Spawned, String> {
+/// variables, which may be secrets. `entrance` is that of a control group.
+pub(super) fn spawn(
+    command: &Command,
+    files: Rlimit,
+    entrance: Option<File>,
+) -> Result<Spawned, String> {
     if let Some(cwd) = &command.cwd
         && !cwd.is_dir()
     {
         return Err(format!("the working directory `{}` does not exist", cwd.display()));
     }
-    try_spawn(command, files).map_err(|error| explain(command, &error))
+    try_spawn(command, files, entrance).map_err(|error| explain(command, &error))
 }
 
-fn try_spawn(command: &Command, files: Rlimit) -> io::Result<Spawned> {
+fn try_spawn(command: &Command, files: Rlimit, entrance: Option<File>) -> io::Result<Spawned> {
     // One socket for both directions: half the descriptors of two pipes, and a driver can treat it
     // like any other connection. All descriptors here are closed on exec, except what becomes
     // one of the three streams.
@@ -68,6 +73,9 @@ fn try_spawn(command: &Command, files: Rlimit) -> io::Result<Spawned> {
     builder.stderr(Stdio::piped()).process_group(0);
     sys::close_inherited(&mut builder);
     sys::tie_to_this_thread(&mut builder, files);
+    if let Some(entrance) = entrance {
+        sys::enter_group(&mut builder, entrance);
+    }
     let mut child = builder.spawn()?;
     let Some(stderr) = child.stderr.take() else {
         return Err(io::Error::other("it has no standard error"));
@@ -109,6 +117,10 @@ fn explain(command: &Command, error: &io::Error) -> String {
         Some(libc::EMFILE) => format!(
             "`{program}` could not be started: the limit of open files is reached; \
              raise LimitNOFILE= of the service or `ulimit -n`"
+        ),
+        Some(libc::ENODEV) => format!(
+            "`{program}` could not be started: it could not enter its control group; \
+             did another program change the groups of the gateway?"
         ),
         _ => format!("`{program}` could not be started: {error}"),
     }

@@ -3,6 +3,7 @@
 //! `rustix`.
 #![expect(unsafe_code, reason = "the standard library has no safe call for these")]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
@@ -49,6 +50,33 @@ fn before_exec(parent: Pid, files: Rlimit) -> io::Result<()> {
     }
     rustix::process::setrlimit(Resource::Nofile, files)?;
     Ok(())
+}
+
+/// Puts the child into a control group before its program begins. The error is `ENODEV`.
+pub(super) fn enter_group(command: &mut Command, entrance: File) {
+    let enter = move || match rustix::io::write(&entrance, b"0") {
+        Ok(_) => Ok(()),
+        // Its own number, so that nobody takes it for an error of the program.
+        Err(_) => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+    };
+    // SAFETY: as above: one system call with memory that never changes, no locks, no allocation.
+    // The file was opened before the fork.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// A child that has ended and is not reaped: the first one that the kernel has, if there are more.
+/// It stays as it is.
+pub(super) fn peek_ended() -> Option<Pid> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the structure is plain numbers, for which zeros are fine.
+    let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a structure of that type, which outlives the call.
+    let status = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut found, options) };
+    if status != 0 {
+        return None;
+    }
+    // SAFETY: after success the structure is about a child, or still zeros: then there is none.
+    Pid::from_raw(unsafe { found.si_pid() })
 }
 
 /// Makes these signals do nothing in the program that the command runs, from its first moment:

@@ -54,6 +54,8 @@ pub struct Command {
     pub isolation: Isolation,
     /// Processes of this server, over all shards.
     pub processes_max: usize,
+    /// Processes and threads of each of them, itself included.
+    pub tasks_max: u32,
     /// Time from start to the answer to `initialize`.
     pub start_timeout: Duration,
     /// Time without a session or request after which a process is stopped.

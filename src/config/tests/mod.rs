@@ -167,6 +167,7 @@ fn defaults_come_from_the_limits() {
     assert_eq!((command.program.as_str(), &command.args[..]), ("x", &["y".to_owned()][..]));
     assert_eq!(command.isolation, Isolation::Session);
     assert_eq!(command.processes_max, limits::PROCESSES_MAX);
+    assert_eq!(command.tasks_max, limits::TASKS_MAX);
     assert_eq!(command.start_timeout, limits::START_TIMEOUT);
     assert_eq!(command.idle_timeout, limits::PROCESS_IDLE_TIMEOUT);
     assert_eq!(command.stop_grace, limits::STOP_GRACE);
@@ -199,6 +200,7 @@ fn everything_can_be_configured() {
         cwd = "/srv"
         isolation = "shared"
         processes = 65536
+        tasks = 4194304
         start_timeout = "5s"
         idle_timeout = "1d"
         stop_grace = "1m"
@@ -224,6 +226,7 @@ fn everything_can_be_configured() {
     assert_eq!(reveal(&command.env), ["A=s3cr3t-${TOKEN}$", "B=s3cr3t"]);
     assert_eq!(command.cwd.as_deref(), Some(Path::new("/srv")));
     assert_eq!((command.isolation, command.processes_max), (Isolation::Shared, 65_536));
+    assert_eq!(command.tasks_max, 4_194_304);
     assert_eq!(command.start_timeout, Duration::from_secs(5));
     assert_eq!(command.idle_timeout, Duration::from_secs(86_400));
     assert_eq!(command.stop_grace, Duration::from_secs(60));

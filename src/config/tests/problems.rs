@@ -166,6 +166,10 @@ fn numbers() {
         "
         > processes = 0
         3:13: servers.a.processes: must be a whole number from 1 to 65536
+        > tasks = 0
+        3:9: servers.a.tasks: must be a whole number from 1 to 4194304
+        > tasks = 4194305
+        3:9: servers.a.tasks: must be a whole number from 1 to 4194304
         ",
     );
     check_url(

@@ -26,7 +26,7 @@ async fn nothing_outlives_a_killed_gateway() {
 async fn the_guard_kills_only_what_is_on_its_list_and_outlives_signals() {
     use std::os::unix::process::CommandExt as _;
     let mut sleepers = [0, 1].map(|_| Command::new("sleep").arg("600").process_group(0).spawn());
-    let mut guard = Guard::start(guard_program).unwrap();
+    let mut guard = Guard::start(launch(None)).unwrap();
     let pids = sleepers.each_ref().map(|it| Pid::from_child(it.as_ref().unwrap()));
     pids.iter().for_each(|pid| guard.add(*pid));
     guard.remove(pids[0]);
@@ -93,7 +93,11 @@ async fn orphan_maker() {
     std::future::pending::<()>().await;
 }
 
-pub(super) fn guard_program() -> Command {
+pub(super) fn launch(base: Option<std::path::PathBuf>) -> Launch {
+    Launch { command: guard_program, base }
+}
+
+fn guard_program() -> Command {
     this_program(module_path!(), "guard_program_main")
 }
 

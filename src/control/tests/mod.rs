@@ -3,6 +3,7 @@
 //! Here is what the tests share. Some of the functions marked as tests are programs: this test
 //! binary runs itself as one of them, when it is named on the command line.
 
+mod cgroup;
 mod guard;
 mod processes;
 mod serve;
@@ -45,13 +46,19 @@ impl Bench {
     }
 
     fn with(servers: Vec<Server>) -> Self {
+        Self::in_groups(servers, None)
+    }
+
+    fn in_groups(servers: Vec<Server>, groups: Option<Groups>) -> Self {
         let (log, written) = readable_log();
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let guard = Guard::start(guard::guard_program).unwrap();
+        let base = groups.as_ref().map(|groups| groups.base().to_owned());
+        let guard = Guard::start(guard::launch(base)).unwrap();
         let (ended_in, ended) = mpsc::unbounded_channel();
         let (news_in, news) = mpsc::unbounded_channel();
         let settings = settings_of(servers);
-        let processes = Processes::new(Arc::clone(&settings), files, log.clone(), guard, ended_in);
+        let processes =
+            Processes::new(Arc::clone(&settings), files, log.clone(), guard, groups, ended_in);
         Self { settings, files, processes, ended, news_in, news, log, written }
     }
 
@@ -129,6 +136,7 @@ fn shell(script: &str) -> Server {
         cwd: None,
         isolation: Isolation::Session,
         processes_max: 2,
+        tasks_max: limits::TASKS_MAX,
         start_timeout: limits::START_TIMEOUT,
         idle_timeout: limits::PROCESS_IDLE_TIMEOUT,
         stop_grace: limits::STOP_GRACE,

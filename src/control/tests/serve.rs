@@ -70,6 +70,12 @@ fn a_signal_drains_and_a_second_one_ends_at_once() {
     }
 }
 
+#[test]
+fn orphans_are_reaped_and_the_ends_of_our_own_are_not_lost() {
+    let mut command = this_program(module_path!(), "foster_parent");
+    assert!(command.spawn().unwrap().wait().unwrap().success());
+}
+
 #[tokio::test]
 async fn a_full_mailbox_is_tried_again_in_order() {
     let mesh = Mesh::new(1);
@@ -150,5 +156,45 @@ async fn small_gateway() {
         let is_fine = tokio::time::timeout(Duration::from_secs(3), &mut running).await;
         assert!(is_fine.unwrap().unwrap());
         println!("at once");
+    }
+}
+
+/// Is given orphans, as process 1 of a container would be.
+#[tokio::test]
+async fn foster_parent() {
+    if program_args().is_none() {
+        return;
+    }
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    // The first orphans end before their maker, the others behind it, as part of no group of ours.
+    let script = "for i in 1 2 3 4; do setsid -f true; done; echo early; read line
+        for i in 1 2 3 4; do setsid -f sleep 0.2; done; exit 7";
+    let (_running, requests, mesh) = run_loop(Bench::start(&[script]), 1);
+    let stats = || {
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let stats = entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+        let me = format!(" {} ", std::process::id());
+        let ours = stats.filter_map(|stat| {
+            let (_, rest) = stat.rsplit_once(") ")?;
+            rest.split_at(1).1.starts_with(&me).then(|| rest.to_owned())
+        });
+        ours.collect::<Vec<_>>()
+    };
+    for round in 1..4 {
+        let process = ProcessId(round);
+        let question = Question::Start { server: ServerId(0), process };
+        let ask = Request::Ask { shard: ShardId(0), ticket: Ticket(round), question };
+        requests.send(ask).await.unwrap();
+        let Parcel::Answered { reply: Reply::Started(fd), .. } = take(&mesh).await else {
+            panic!("not started")
+        };
+        let mut socket = UnixStream::from_std(fd.into()).unwrap();
+        socket.read_exact(&mut [0; 6]).await.unwrap();
+        // The process and the guard.
+        wait_until("the early ones are reaped", || stats().len() == 2).await;
+        drop(socket);
+        let Parcel::Exited { how, .. } = take(&mesh).await else { panic!("runs") };
+        assert_eq!(how, "exit status 7");
+        wait_until("the late ones are reaped", || stats().len() == 1).await;
     }
 }

@@ -95,6 +95,7 @@ fn catalog(random: &mut Random, faults: Faults) -> Catalog {
             cwd: None,
             isolation,
             processes_max: 100,
+            tasks_max: 100,
             start_timeout: Duration::from_secs(20),
             idle_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(3),

@@ -1,6 +1,7 @@
 //! Child processes: what they are given, how they die, and that none is ever left behind.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -417,4 +418,173 @@ fn a_second_sigterm_is_the_end() {
     rig.gateway.process.signal(Signal::TERM);
     rig.gateway.process.end(Duration::from_secs(10));
     none_left(&rig.dir, Duration::from_secs(2));
+}
+
+// --- what hides, and what multiplies ---
+
+/// Starts something that leaves its process group, and holds nothing of it.
+const HIDER: &str = r#"
+setsid -f sh -c 'echo $$ >> "$0/pids"; exec sleep 3000' "$1" </dev/null >/dev/null 2>&1
+"#;
+
+/// Starts more and more on the word "bomb", up to a number that a machine survives. A shell that
+/// can not fork ends; its children stay.
+const BOMB: &str = r#"
+    *'"bomb"'*) sh -c 'i=0
+      while [ $i -lt 2000 ]; do sleep 3000 & echo $! >> "$0/pids"; i=$((i + 1)); done' "$1"
+      echo over >> "$1/over" ;;
+    *'"die"'*)"#;
+
+/// Whether a gateway that is started from here can have control groups: tried with a group.
+fn can_have_groups() -> bool {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let is_possible = |line: &str| {
+        let (_, rest) = line.split_once(':').unwrap();
+        let root = match rest.split_once(':').unwrap() {
+            ("pids", path) => format!("/sys/fs/cgroup/pids{path}"),
+            ("", path) => format!("/sys/fs/cgroup{path}"),
+            _ => return false,
+        };
+        let probe = Path::new(&root).join(format!("probe-{:?}", std::thread::current().id()));
+        let probe = probe.with_extension(std::process::id().to_string());
+        let is_made = fs::create_dir(&probe).is_ok();
+        let control = Path::new(&root).join("cgroup.subtree_control");
+        let is_root = !Path::new(&root).join("cgroup.type").exists();
+        let is_limited = is_made
+            // In version 2 a group with processes can not, and we are not alone, except that the
+            // root can.
+            && (!control.exists() || is_root && fs::write(&control, "+pids").is_ok())
+            && probe.join("pids.max").exists();
+        fs::remove_dir(&probe).unwrap_or_default();
+        is_limited
+    };
+    groups.lines().any(is_possible)
+}
+
+fn server(text: &str) -> (Dir, String) {
+    let dir = Dir::new();
+    let path = dir.write("server.sh", text);
+    let config = script("sh", &path, &[path.parent().unwrap().to_str().unwrap()]);
+    (dir, config + "stop_grace = \"300ms\"\n")
+}
+
+/// A gateway with such a server. None if it can not contain it: then it says so, and what to do.
+fn contained(text: &str, more: &str) -> Option<Rig> {
+    let (dir, config) = server(text);
+    let mut rig = Rig::with(dir, &(config + more), |_| {});
+    let log = rig.log_with("\"ready\"");
+    let complains = log.iter().any(is_complaint);
+    assert_eq!(complains, !can_have_groups(), "{log:?}");
+    (!complains).then_some(rig)
+}
+
+fn is_complaint(line: &Value) -> bool {
+    line["event"] == "warning" && line["message"].as_str().unwrap().contains("`Delegate=pids`")
+}
+
+#[test]
+fn what_left_its_process_group_ends_with_its_session_too() {
+    let Some(rig) = contained(&format!("{HIDER}{SERVER}"), "") else { return };
+    for tool in ["fine", "die"] {
+        let mut session = rig.open("sh");
+        until("all three run", || (alive(&rig.dir).len() == 3).then_some(()));
+        session.call(tool, &json!({}));
+        if tool == "fine" {
+            rig.ask(&Request::new("DELETE", "/mcp").session(&session.id));
+        }
+        none_left(&rig.dir, Duration::from_secs(10));
+    }
+    rig.check();
+}
+
+#[test]
+fn what_left_its_process_group_ends_with_the_gateway_too() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let Some(mut rig) = contained(&format!("{HIDER}{SERVER}"), "") else { return };
+        let _session = rig.open("sh");
+        until("all three run", || (alive(&rig.dir).len() == 3).then_some(()));
+        rig.gateway.process.signal(signal);
+        rig.gateway.process.end(Duration::from_secs(20));
+        none_left(&rig.dir, Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn a_server_that_multiplies_stays_within_its_tasks() {
+    let text = SERVER.replacen("    *'\"die\"'*)", BOMB.trim_start_matches('\n'), 1);
+    let Some(rig) = contained(&text, "tasks = 20\n") else { return };
+    let session = rig.open("sh");
+    let mut wire = rig.wire();
+    wire.send(session.request(call("bomb", &json!({}))).bytes());
+    until("it can do no more", || {
+        let count = alive(&rig.dir).len();
+        assert!(count <= 20, "{count}");
+        (!rig.dir.lines("over").is_empty()).then_some(())
+    });
+    // The leader, its first sleeper, and what the shell of the bomb could start besides itself.
+    assert_eq!(alive(&rig.dir).len(), 19);
+    rig.ask(&Request::new("DELETE", "/mcp").session(&session.id));
+    none_left(&rig.dir, Duration::from_secs(10));
+    rig.check();
+}
+
+/// Runs the command in namespaces of its own, after a script that changes them.
+fn unshare(command: &mut Command, options: &[&str], script: &str) {
+    let mut unshare = Command::new("unshare");
+    unshare.args(options).args(["sh", "-ec", &format!("{script}\nexec \"$0\" \"$@\"")]);
+    unshare.arg(command.get_program()).args(command.get_args());
+    *command = unshare;
+}
+
+#[test]
+fn a_gateway_without_control_groups_says_so_and_works() {
+    let (dir, config) = server(SERVER);
+    let mut rig = Rig::with(dir, &config, |command| {
+        if can_have_groups() {
+            let root = if rustix::process::getuid().is_root() { "--mount" } else { "-rm" };
+            let script = "grep -o ' /[^ ]* [^ ]* [^-]*- cgroup2\\? ' /proc/self/mountinfo |
+                cut -d ' ' -f 3 | while read at; do mount -o remount,bind,ro \"$at\"; done";
+            unshare(command, &[root], script);
+        }
+    });
+    assert_eq!(rig.log_with("\"ready\"").into_iter().filter(is_complaint).count(), 1);
+    let mut session = rig.open("sh");
+    assert_eq!(session.call("fine", &json!({}))["result"]["tools"], json!([]));
+    rig.ask(&Request::new("DELETE", "/mcp").session(&session.id));
+    none_left(&rig.dir, Duration::from_secs(10));
+}
+
+// --- as process 1 ---
+
+/// Orphans that write down whose children they have become, and end.
+const ORPHANS: &str = r#"
+for i in 1 2 3; do
+  setsid -f sh -c 'sleep 0.3; sed "s/.*) . \([0-9]*\) .*/\1/" /proc/$$/stat >> "$0/parents"' "$1" \
+    </dev/null >/dev/null 2>&1
+done
+"#;
+
+/// Needs the right to make namespaces, which root has, and most users have for a start.
+#[test]
+fn process_1_reaps_what_it_is_given() {
+    let (dir, config) = server(&format!("{ORPHANS}{SERVER}"));
+    let mut rig = Rig::with(dir, &config, |command| {
+        let is_root = rustix::process::getuid().is_root();
+        let options: &[&str] = if is_root { &[] } else { &["--map-root-user"] };
+        unshare(command, &[options, &["--pid", "--fork", "--mount-proc"]].concat(), "");
+    });
+    let outside = rig.gateway.process.pid().as_raw_pid();
+    let children = fs::read_to_string(format!("/proc/{outside}/task/{outside}/children")).unwrap();
+    let gateway = Pid::from_raw(children.trim().parse().unwrap()).unwrap();
+    for count in [3, 6] {
+        let mut session = rig.open("sh");
+        until("all have ended", || (rig.dir.lines("parents").len() == count).then_some(()));
+        assert!(rig.dir.lines("parents").iter().all(|parent| parent == "1"));
+        until("all are reaped", || (zombies(gateway) == 0).then_some(()));
+        // The end of its own process is still its own to tell.
+        assert_eq!(reason(&session.call("die", &json!({}))), "server_died");
+    }
+    let log = rig.log_with("exit status 3");
+    assert!(!log.iter().any(|line| line["how"] == "unknown"), "{log:?}");
+    rig.check();
 }
