@@ -64,18 +64,32 @@ fn receive(c: &mut Criterion) {
     group.finish();
 }
 
-fn deflate(c: &mut Criterion) {
-    let mut group = c.benchmark_group("ws_deflate");
+fn compress(c: &mut Criterion) {
+    let mut group = c.benchmark_group("ws_compress");
+    let deflaters = [
+        ("fresh", Deflater::new(Role::Client, DeflateParams::WITHOUT_CONTEXT, 0)),
+        ("shared", Deflater::shared(15, 0)),
+        ("kept", Deflater::new(Role::Client, DeflateParams::WITH_CONTEXT, 0)),
+    ];
+    for (name, mut deflater) in deflaters {
+        for len in [1024, 64 * 1024] {
+            let message = CALL.repeat(len / CALL.len());
+            group.throughput(Throughput::Bytes(message.len() as u64));
+            group.bench_function(format!("{len}_{name}"), |b| {
+                b.iter(|| deflater.compress(black_box(message.as_bytes())).map(|out| out.len()));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn inflate(c: &mut Criterion) {
+    let mut group = c.benchmark_group("ws_inflate");
     for (name, params) in
         [("fresh", DeflateParams::WITHOUT_CONTEXT), ("kept", DeflateParams::WITH_CONTEXT)]
     {
         for len in [1024, 64 * 1024] {
             let message = CALL.repeat(len / CALL.len());
-            let mut deflater = Deflater::new(Role::Client, params, 0);
-            group.throughput(Throughput::Bytes(message.len() as u64));
-            group.bench_function(format!("compress_{len}_{name}"), |b| {
-                b.iter(|| deflater.compress(black_box(message.as_bytes())).map(|out| out.len()));
-            });
             let (mut bytes, mut deflater) = (Vec::new(), Deflater::new(Role::Client, params, 0));
             for _ in 0..16 {
                 let (deflater, message) = (Some(&mut deflater), message.as_bytes());
@@ -83,7 +97,7 @@ fn deflate(c: &mut Criterion) {
             }
             let mut scratch = bytes.clone();
             group.throughput(Throughput::Bytes(16 * message.len() as u64));
-            group.bench_function(format!("inflate_16_of_{len}_{name}"), |b| {
+            group.bench_function(format!("16_of_{len}_{name}"), |b| {
                 b.iter(|| {
                     scratch.copy_from_slice(&bytes);
                     assert_eq!(read(&mut scratch, 4000, Some(params)), 16);
@@ -94,5 +108,5 @@ fn deflate(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, masks, receive, deflate);
+criterion_group!(benches, masks, receive, compress, inflate);
 criterion_main!(benches);

@@ -28,7 +28,7 @@ use core::mem;
 pub struct Limits {
     /// Bytes in a message, both as it is sent and inflated.
     pub message_len_max: usize,
-    /// Frames in a message. Empty ones cost the peer next to nothing.
+    /// Frames in a message: the length does not bound the empty ones.
     pub frames_max: u32,
 }
 

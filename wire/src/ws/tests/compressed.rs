@@ -126,17 +126,16 @@ fn inflated_text_is_checked_at_once() {
 
 #[test]
 fn a_bomb_costs_no_more_than_a_message() {
-    // 64 MiB of zeros in 64 KiB, in a fixed block: matches of 258 at distance 1.
+    // 256 MiB of zeros: a MiB again and again, with the tail that was left out in between.
     let mut bomb = deflated(&vec![0; 1 << 20]);
-    bomb.pop();
     let limits = Limits { message_len_max: 1 << 20, ..LIMITS };
     let mut receiver = Receiver::new(Role::Client, limits, WITHOUT);
     let first = bomb.clone();
-    for _ in 0..64 {
-        bomb.extend_from_slice(&[0x00, 0x00, 0x00, 0xff, 0xff]);
+    for _ in 0..255 {
+        bomb.extend_from_slice(&[0x00, 0x00, 0xff, 0xff]);
         bomb.extend_from_slice(&first);
     }
-    assert!(bomb.len() < 1 << 18, "{}", bomb.len());
+    assert!(bomb.len() < 300_000, "{}", bomb.len());
     let mut bytes = plain(0xc2, &bomb);
     let mut most = 0;
     let mut end = None;
@@ -256,6 +255,23 @@ fn message(chance: &mut Chance) -> String {
         }
     }
     out
+}
+
+#[test]
+fn one_compressor_may_serve_many_connections() {
+    let message = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\"}".repeat(3);
+    let mut shared = Deflater::shared(15, 0);
+    let noise = noise(&mut Chance(3), 10_000);
+    for _ in 0..3 {
+        let mut bytes = Vec::new();
+        let payload = message.as_bytes();
+        write_message(&mut bytes, Some(&mut shared), MessageKind::Text, payload, None);
+        assert_eq!(bytes[0], 0xc1);
+        check(Role::Client, WITHOUT, &bytes, &[text(payload)], None);
+        assert_eq!(bytes[2..], deflated(payload));
+        assert_eq!(shared.compress(&noise), None);
+        assert!(shared.memory_len() != 0);
+    }
 }
 
 #[test]
