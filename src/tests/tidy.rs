@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The same for the crate `wire`.
-const WIRE_LAYERS: &[&[&str]] = &[&["http1", "sse", "lines", "json"], &["rpc"]];
+const WIRE_LAYERS: &[&[&str]] = &[&["http1", "sse", "lines", "json"], &["rpc", "ws"]];
 
 /// What a module must not know, although its layer would allow it. `*`: anything of ours.
 const BLIND: &[(&str, &[&str])] = &[

@@ -15,6 +15,7 @@ pub mod sse;
 pub mod lines;
 pub mod json;
 pub mod rpc;
+pub mod ws;
 
 /// What a decoder made of the bytes it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
