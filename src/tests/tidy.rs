@@ -24,7 +24,8 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The same for the crate `wire`.
-const WIRE_LAYERS: &[&[&str]] = &[&["http1", "sse", "json"], &["rpc"]];
+const WIRE_LAYERS: &[&[&str]] =
+    &[&["http1", "sse", "json"], &["rpc"], &["envelope"], &["binary"]];
 
 /// What a module must not know, although its layer would allow it. `*`: anything of ours.
 const BLIND: &[(&str, &[&str])] = &[

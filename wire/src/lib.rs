@@ -14,6 +14,8 @@ pub mod http1;
 pub mod sse;
 pub mod json;
 pub mod rpc;
+pub mod envelope;
+pub mod binary;
 
 /// What a decoder made of the bytes it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
