@@ -32,6 +32,10 @@ pub fn fuzz_link(bytes: &[u8]) {
     let whole = events(link(is_client), &[bytes]);
     let parts = events(link(is_client), &[front, back]);
     assert_eq!(whole, parts, "a cut at {cut} changed the events");
+    if cut == 0 {
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(whole, events(link(is_client), &single), "cuts everywhere changed the events");
+    }
 }
 
 /// A link that is set up; a client has two streams.

@@ -1,9 +1,9 @@
 //! One link, for either side: a state machine without I/O.
 //!
 //! A link outlives its connections. For each, the caller passes what it receives to
-//! [`Link::receive`], writes what [`Link::output`] lends it, says how much with [`Link::wrote`],
-//! and calls [`Link::lost`] at its end. A client then connects again, negotiates version 2 and calls
-//! [`Link::reconnect`]; a server reads [`hello`] and calls [`Link::resume`].
+//! [`Link::receive`], then writes what [`Link::output`] lends it and says how much with
+//! [`Link::wrote`], and calls [`Link::lost`] at its end. A client then connects again, negotiates
+//! version 2 and calls [`Link::reconnect`]; a server reads [`hello`] and calls [`Link::resume`].
 //!
 //! ```text
 //!              connect                 WELCOME               ERROR, or ours
@@ -37,7 +37,8 @@ use stream::{Outgoing, Stream};
 pub struct Settings {
     /// What the peer is told.
     pub limits: Limits,
-    /// How long the server keeps a link without a connection. The caller measures it.
+    /// How long a server keeps a link without a connection; a client is told. The caller measures
+    /// it.
     pub keep_ms: u32,
     /// Bytes of messages in a stream's queue at which no further message is taken.
     pub queue_len_max: usize,
@@ -45,9 +46,9 @@ pub struct Settings {
     pub partial_len_max: usize,
 }
 
-/// One link. Its memory is bounded by its settings: the log by `replay_len_max`; each stream by
-/// `queue_len_max` and one message to send, and by twice the window to receive; incomplete messages
-/// by `partial_len_max` and one message; and what the caller holds.
+/// One link. Its memory is bounded by its settings: the log by twice `replay_len_max`; each stream
+/// by `queue_len_max` and one message to send, and by twice the window to receive; incomplete
+/// messages by `partial_len_max` and one message. Messages that the caller holds are its own.
 pub struct Link {
     role: Role,
     state: State,
@@ -301,6 +302,7 @@ impl Link {
         }
         stream.is_closing = true;
         stream.wants_room = false;
+        self.events.retain(|event| *event != Event::Writable { stream: id });
         if !is_done {
             if matches!(stream.queue.front(), Some(Outgoing::Open { .. })) {
                 // The peer has never heard of it.
@@ -381,6 +383,11 @@ impl Link {
         self.id
     }
 
+    /// How long the server keeps the link without a connection; for a client, since `Welcomed`.
+    pub const fn keep_ms(&self) -> u32 {
+        self.ours.keep_ms
+    }
+
     /// Whether the link has ended: nothing but its last output is left of it.
     pub fn has_ended(&self) -> bool {
         self.state == State::Ended
@@ -391,7 +398,7 @@ impl Link {
         self.streams.len()
     }
 
-    /// Bytes that wait to be sent or acknowledged, for the caller's accounts.
+    /// Bytes that wait to be sent or acknowledged, for the caller's accounts. Walks the streams.
     pub fn queued_len(&self) -> usize {
         self.log.len() + self.streams.values().map(|stream| stream.queued_len).sum::<usize>()
     }

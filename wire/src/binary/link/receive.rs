@@ -297,6 +297,7 @@ impl Link {
         self.log = super::Log::new();
         (self.received, self.highest, self.draining) = (0, 0, None);
         (self.id, self.theirs) = (welcome.link, welcome.limits);
+        self.ours.keep_ms = welcome.keep_ms;
         self.attach();
         Ok(if is_first { Event::Welcomed } else { Event::NotResumed })
     }

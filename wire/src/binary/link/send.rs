@@ -84,7 +84,7 @@ impl Link {
     }
 
     /// Takes note that the first `len` bytes of [`Link::output`] were written, or moved to where
-    /// they will be.
+    /// they will be. Before anything else is received: it could be their acknowledgement.
     pub fn wrote(&mut self, len: usize) {
         let control = len.min(self.control.len() - self.control_sent);
         self.control_sent += control;

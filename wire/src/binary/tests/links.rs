@@ -160,6 +160,7 @@ fn only_its_owner_resumes_a_link() {
     pair.run();
     assert_eq!(pair.client_said.last(), Some(&Said::Link("not resumed")));
     assert_ne!(pair.client.id(), before);
+    assert_eq!(pair.client.keep_ms(), SETTINGS.keep_ms);
     assert_eq!((pair.client.streams_count(), pair.client.queued_len()), (0, 0));
     assert_eq!(try_send(&mut pair.client, streams[1], b"x"), Err(SendError::NotOpen));
     assert_eq!(pair.open("s").map(StreamId::get), Ok(1), "a new link begins anew");
@@ -410,6 +411,33 @@ fn a_peer_cannot_send_more_than_it_may() {
     }
     let sequence = long.next();
     long.check(message(1, sequence, None), LinkError::MessageTooLong(id));
+}
+
+/// An error waits for the end of the frame that is being written, and for nothing else.
+#[test]
+fn an_error_does_not_stand_in_a_frame() {
+    let mut hostile = Hostile::opened();
+    let id = StreamId::new(1).unwrap();
+    for _ in 0..3 {
+        assert_eq!(try_send(&mut hostile.link, id, &[b'x'; 200]), Ok(()));
+    }
+    let mut bytes = hostile.link.output().concat();
+    bytes.truncate(300);
+    hostile.link.wrote(300);
+    assert_eq!(try_send(&mut hostile.link, id, &[b'x'; 200]), Ok(()));
+    hostile.link.end(code::INTERNAL, "a fault");
+    hostile.link.write_to(&mut bytes);
+    hostile.link.write_to(&mut bytes);
+    let mut rest = &bytes[..];
+    let mut kinds = Vec::new();
+    while let Ok(Decoded::Item { item, used }) = Frame::decode(rest, 256) {
+        rest = &rest[used..];
+        kinds.push(matches!(item, Frame::Message { .. }));
+        let is_last = matches!(item, Frame::Error { code: code::INTERNAL, text: "a fault" });
+        assert!(!is_last || rest.is_empty());
+    }
+    // An ACK of OPEN goes before.
+    assert_eq!((kinds, rest.len()), ([false, true, true, true, false].into(), 0));
 }
 
 #[test]
