@@ -180,7 +180,7 @@ pub fn fuzz(bytes: &[u8]) {
     write_reply(&mut reply, id, "2025-01-01T00:00:00Z", message);
     let again = read(&reply, DEPTH + 1).map(|reply| (reply.form, reply.message, reply.id));
     let Ok((form, span, again_id)) = again else {
-        return assert_eq!(message, b"null", "a reply cannot be read: {again:?}");
+        return assert_eq!(message.trim_ascii(), b"null", "a reply cannot be read: {again:?}");
     };
     assert_eq!((form, span.get(&reply)), (Form::Enveloped, message.trim_ascii()));
     assert_eq!(again_id.map(|id| id.get(&reply)), Some(id.unwrap_or(b"null")));

@@ -96,6 +96,8 @@ fn replies_are_what_the_router_reads() {
 
 #[test]
 fn the_property_holds_over_a_corpus() {
+    // Found by the fuzzer.
+    fuzz(b"\nnull");
     let mut chance = Chance(1);
     let keys = ["id", "auth_token", "message", "mcp_payload", "jsonrpc", "target_namespace", "x"];
     for _ in 0..20_000 {
