@@ -120,6 +120,17 @@ fn a_long_message_does_not_keep_a_short_one_waiting() {
 }
 
 #[test]
+fn many_short_messages_do_not_keep_a_long_one_waiting() {
+    let (mut pair, streams) = Pair::with_streams(SETTINGS, 2);
+    assert_eq!(try_send(&mut pair.client, streams[0], &bytes(50_000)), Ok(()));
+    for _ in 0..4000 {
+        while try_send(&mut pair.client, streams[1], &[b'x'; 200]).is_ok() {}
+        pair.step();
+    }
+    assert_eq!(lengths(&pair.server_said, streams[0]), [50_000]);
+}
+
+#[test]
 fn a_draining_server_finishes_what_it_has() {
     let (mut pair, streams) = Pair::with_streams(SETTINGS, 1);
     pair.server().drain(5000);
