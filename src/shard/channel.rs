@@ -349,7 +349,12 @@ impl Shard {
     }
 
     pub(super) fn channel_tick(&mut self, conn: ConnId, now: Instant) {
+        let is_paused = self.conns.get(conn).is_some_and(|entry| entry.is_paused);
         let Some(channel) = self.channel_mut(conn) else { return };
+        if is_paused {
+            // It is we who do not listen.
+            channel.heard_at = now;
+        }
         let limit = match (channel.is_ended, channel.gathered) {
             (true, _) => limits::LAST_ANSWERS_TIME,
             (false, 0) => return,

@@ -523,7 +523,7 @@ impl Shard {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Nothing;
         let (kind, session, reply) = (exchange.kind, exchange.session, exchange.reply);
-        let (id, is_second) = (exchange.id.clone(), exchange.retried && status == 400);
+        let (id, is_retried) = (exchange.id.clone(), exchange.retried);
         if status == 200 {
             match rpc::scan(bytes, self.rpc_limits()) {
                 Ok(envelope) => self.http_answered(key, bytes, &envelope, now),
@@ -531,7 +531,9 @@ impl Shard {
             }
             return;
         }
-        // A second 400 is an answer: only 404 can be nothing else.
+        // A second 400 is an answer, if it has the form of one.
+        let is_message = || rpc::scan(bytes, self.rpc_limits()).is_ok();
+        let is_second = is_retried && status == 400 && is_message();
         if let Some(session) = session.filter(|_| !is_second)
             && self.is_session_lost(key, (status, bytes))
         {
