@@ -49,6 +49,7 @@ pub(super) fn build(
     Config {
         origins: Policy::new(&listen.http, listen.hosts, listen.origins),
         listen: listen.http,
+        tcp: listen.tcp,
         admin: listen.admin,
         shards: overrides.shards.or(shards),
         catalog: Catalog::new(servers),
@@ -63,6 +64,7 @@ pub(super) fn build(
 /// `[listen]`.
 struct Listen {
     http: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     hosts: Vec<String>,
     origins: Vec<String>,
@@ -72,6 +74,8 @@ impl Listen {
     fn build(mut table: Section, overrides: &Overrides, report: &mut Report<'_>) -> Self {
         let (http, http_place) = take(&mut table, "http");
         let http = http.map(|field| addrs(field, report));
+        let (tcp, tcp_place) = take(&mut table, "tcp");
+        let tcp = tcp.map(|field| addrs(field, report)).unwrap_or_default();
         let (admin, admin_place) = take(&mut table, "admin");
         let admin =
             admin.and_then(|field| field.parse(report, value::ADDR_OR_OFF, value::addr_or_off));
@@ -88,15 +92,19 @@ impl Listen {
             None => (vec![LISTEN], http_place),
         };
         check_listen(&http, &http_place, report);
+        check_listen(&tcp, &tcp_place, report);
         let (admin, admin_place) = match overrides.admin {
             Some(admin) => (admin, Place::flag("--admin")),
             None => (admin.unwrap_or(Some(ADMIN)), admin_place),
         };
         if let Some(admin) = admin {
-            check_admin(admin, &http, &admin_place, report);
+            for (key, taken) in [("http", &http), ("tcp", &tcp)] {
+                check_admin(admin, (key, taken), &admin_place, report);
+            }
+            warn_admin(admin, &admin_place, report);
         }
         let (hosts, origins) = (hosts.unwrap_or_default(), origins.unwrap_or_default());
-        Self { http, admin, hosts, origins }
+        Self { http, tcp, admin, hosts, origins }
     }
 }
 
@@ -131,13 +139,13 @@ fn addrs(field: Field, report: &mut Report<'_>) -> Vec<SocketAddr> {
     list(field, report, value::ADDR, value::addr)
 }
 
-fn check_listen(http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
+fn check_listen(addrs: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
     let (at, path) = (place.at, place.key.as_str());
-    if http.len() > LISTEN_MAX {
+    if addrs.len() > LISTEN_MAX {
         report.problem(at, path, format!("must be at most {LISTEN_MAX} addresses"));
     }
-    for (index, addr) in http.iter().enumerate() {
-        if addr.port() != 0 && http.iter().take(index).any(|other| other == addr) {
+    for (index, addr) in addrs.iter().enumerate() {
+        if addr.port() != 0 && addrs.iter().take(index).any(|other| other == addr) {
             report.problem(at, path, format!("{addr} is there twice"));
         }
         if !addr.ip().to_canonical().is_loopback() {
@@ -150,11 +158,21 @@ fn check_listen(http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
     }
 }
 
-fn check_admin(admin: SocketAddr, http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
-    let (at, path) = (place.at, place.key.as_str());
-    if admin.port() != 0 && http.contains(&admin) {
-        report.problem(at, path, format!("{admin} is in listen.http, too; take another port"));
+/// The admin server shares its address with no entrance.
+fn check_admin(
+    admin: SocketAddr,
+    (key, taken): (&str, &[SocketAddr]),
+    place: &Place,
+    report: &mut Report<'_>,
+) {
+    if admin.port() != 0 && taken.contains(&admin) {
+        let message = format!("{admin} is in listen.{key}, too; take another port");
+        report.problem(place.at, &place.key, message);
     }
+}
+
+fn warn_admin(admin: SocketAddr, place: &Place, report: &mut Report<'_>) {
+    let (at, path) = (place.at, place.key.as_str());
     if !admin.ip().to_canonical().is_loopback() {
         let message =
             format!("{admin} can be reached from other machines, and there is no authentication");

@@ -14,6 +14,9 @@ impl Display for Config {
         for addr in &self.listen {
             writeln!(f, "listen.http            {addr}")?;
         }
+        for addr in &self.tcp {
+            writeln!(f, "listen.tcp             {addr}")?;
+        }
         match self.admin {
             Some(addr) => writeln!(f, "listen.admin           {addr}")?,
             None => writeln!(f, "listen.admin           off")?,

@@ -6,6 +6,7 @@
 //! ```text
 //! client   bytes of clients become requests, one at a time per connection
 //! channel  bytes of clients become messages, on connections that carry nothing else
+//! binary   the same in the frames of the binary protocol
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
 //! stdio    exchanges to and from child processes     process  their lives
@@ -20,6 +21,7 @@ pub mod event;
 pub mod settings;
 mod client;
 mod channel;
+mod binary;
 mod post;
 mod session;
 mod stdio;

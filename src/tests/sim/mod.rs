@@ -152,7 +152,7 @@ fn entrances() -> Vec<Entrance> {
         server: Some(ServerId(server)),
         users: None,
     };
-    std::iter::once(Entrance::http()).chain((0..5).map(lines)).collect()
+    std::iter::once(Entrance::of(Protocol::Http)).chain((0..5).map(lines)).collect()
 }
 
 /// The world of a seed.

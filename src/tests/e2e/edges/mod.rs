@@ -14,3 +14,4 @@ mod processes;
 mod shards;
 mod logs;
 mod slow;
+mod tcp;
