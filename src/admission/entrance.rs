@@ -9,6 +9,8 @@ pub enum Protocol {
     Http,
     /// Newline-delimited JSON-RPC, as on standard streams.
     Lines,
+    /// WebSocket, and nothing before its handshake. Where HTTP is spoken, it can be asked for too.
+    WebSocket,
 }
 
 /// One place where clients come in.
@@ -27,6 +29,11 @@ impl Entrance {
     /// One where clients speak HTTP.
     pub fn http() -> Self {
         Self { protocols: vec![Protocol::Http], server: None, users: None }
+    }
+
+    /// One where clients speak WebSocket.
+    pub fn web_socket() -> Self {
+        Self { protocols: vec![Protocol::WebSocket], server: None, users: None }
     }
 
     /// Whether this is spoken there.

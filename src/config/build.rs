@@ -47,8 +47,10 @@ pub(super) fn build(
     let drain_timeout = duration(top.section("shutdown", report), "drain_timeout", report);
     let servers = servers(&mut top, outside, report);
     Config {
-        origins: Policy::new(&listen.http, listen.hosts, listen.origins),
+        origins: Policy::new(&[&*listen.http, &*listen.ws].concat(), listen.hosts, listen.origins),
         listen: listen.http,
+        ws: listen.ws,
+        ping_interval: listen.ping_interval.unwrap_or(limits::PING_INTERVAL),
         admin: listen.admin,
         shards: overrides.shards.or(shards),
         catalog: Catalog::new(servers),
@@ -63,6 +65,8 @@ pub(super) fn build(
 /// `[listen]`.
 struct Listen {
     http: Vec<SocketAddr>,
+    ws: Vec<SocketAddr>,
+    ping_interval: Option<Duration>,
     admin: Option<SocketAddr>,
     hosts: Vec<String>,
     origins: Vec<String>,
@@ -72,6 +76,11 @@ impl Listen {
     fn build(mut table: Section, overrides: &Overrides, report: &mut Report<'_>) -> Self {
         let (http, http_place) = take(&mut table, "http");
         let http = http.map(|field| addrs(field, report));
+        let (ws, ws_place) = take(&mut table, "ws");
+        let ws = ws.map(|field| addrs(field, report)).unwrap_or_default();
+        let ping_interval = table
+            .take("ping_interval")
+            .and_then(|field| field.parse(report, value::DURATION, value::duration));
         let (admin, admin_place) = take(&mut table, "admin");
         let admin =
             admin.and_then(|field| field.parse(report, value::ADDR_OR_OFF, value::addr_or_off));
@@ -88,15 +97,24 @@ impl Listen {
             None => (vec![LISTEN], http_place),
         };
         check_listen(&http, &http_place, report);
+        check_listen(&ws, &ws_place, report);
+        for addr in ws.iter().filter(|addr| addr.port() != 0 && http.contains(addr)) {
+            let message = format!("{addr} is in listen.http, too, which serves WebSocket as well");
+            report.problem(ws_place.at, &ws_place.key, message);
+        }
         let (admin, admin_place) = match overrides.admin {
             Some(admin) => (admin, Place::flag("--admin")),
             None => (admin.unwrap_or(Some(ADMIN)), admin_place),
         };
         if let Some(admin) = admin {
             check_admin(admin, &http, &admin_place, report);
+            if admin.port() != 0 && ws.contains(&admin) {
+                let message = format!("{admin} is in listen.ws, too; take another port");
+                report.problem(admin_place.at, &admin_place.key, message);
+            }
         }
         let (hosts, origins) = (hosts.unwrap_or_default(), origins.unwrap_or_default());
-        Self { http, admin, hosts, origins }
+        Self { http, ws, ping_interval, admin, hosts, origins }
     }
 }
 

@@ -40,6 +40,10 @@ pub use source::{Overrides, Source, load};
 pub struct Config {
     /// Where clients connect. At least one, all distinct.
     pub listen: Vec<SocketAddr>,
+    /// Where clients connect that speak only WebSocket. All distinct, and none of `listen`.
+    pub ws: Vec<SocketAddr>,
+    /// Silence on a WebSocket after which the client is pinged.
+    pub ping_interval: Duration,
     /// Where health and metrics are served; none: nowhere.
     pub admin: Option<SocketAddr>,
     /// How many shards; none: as many as there are cores.

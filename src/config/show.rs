@@ -14,6 +14,10 @@ impl Display for Config {
         for addr in &self.listen {
             writeln!(f, "listen.http            {addr}")?;
         }
+        for addr in &self.ws {
+            writeln!(f, "listen.ws              {addr}")?;
+        }
+        writeln!(f, "listen.ping_interval   {}", duration(self.ping_interval))?;
         match self.admin {
             Some(addr) => writeln!(f, "listen.admin           {addr}")?,
             None => writeln!(f, "listen.admin           off")?,

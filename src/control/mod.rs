@@ -122,7 +122,7 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
     let cores = Cores::find();
     let shards = config.shards.unwrap_or_else(|| u16::try_from(cores.count).unwrap_or(1)).max(1);
     say_capacity(log, shards, files);
-    let bound = bind_all(&config.listen, shards)?;
+    let bound = bind_all(&config, shards)?;
     let admin_listener = config.admin.map(bind_admin).transpose()?;
     let clients_max = files.clients().map_or(usize::MAX, |clients| {
         usize::try_from(clients.div_ceil(shards.into())).unwrap_or(usize::MAX)
@@ -146,7 +146,7 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
     }
     let crew = Crew { settings: &settings, mesh: &mesh, requests: &requests_in, news: &news_in };
     crew.start_shards(bound.listeners, &cores, engine)?;
-    say_ready(log, &bound.addrs, admin_addr, &settings);
+    say_ready(log, (&bound.addrs, &bound.ws), admin_addr, &settings);
 
     let processes = Processes::new(settings, files.before, log.clone(), guard, groups, ended_in);
     let control = Control::new(Parts {
@@ -215,10 +215,12 @@ fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, 
     Ok(Settings {
         catalog: config.catalog.clone(),
         origins: config.origins.clone(),
-        entrances: vec![Entrance::http()],
+        // In the order of `bind_all`.
+        entrances: vec![Entrance::http(), Entrance::web_socket()],
         clients_max,
         message_len_max: config.message_len_max,
         session_idle_timeout: config.session_idle_timeout,
+        ping_interval: config.ping_interval,
         log: match config.log {
             LogChoice::Off => None,
             LogChoice::Auto | LogChoice::Format(_) => Some(log.format()),
@@ -234,10 +236,24 @@ struct Bound {
     listeners: Vec<Vec<(EntranceId, OwnedFd)>>,
     /// The addresses, with the ports that were found for zeros.
     addrs: Vec<SocketAddr>,
+    /// The same for WebSocket.
+    ws: Vec<SocketAddr>,
 }
 
-fn bind_all(listen: &[SocketAddr], shards: u16) -> Result<Bound, String> {
-    let mut listeners: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+fn bind_all(config: &Config, shards: u16) -> Result<Bound, String> {
+    let mut listeners: Vec<_> = (0..shards).map(|_| Vec::new()).collect();
+    let addrs = bind_entrance(&config.listen, EntranceId(0), &mut listeners)?;
+    let ws = bind_entrance(&config.ws, EntranceId(1), &mut listeners)?;
+    Ok(Bound { listeners, addrs, ws })
+}
+
+/// Adds a listener per shard and address, and returns the addresses.
+fn bind_entrance(
+    listen: &[SocketAddr],
+    entrance: EntranceId,
+    listeners: &mut [Vec<(EntranceId, OwnedFd)>],
+) -> Result<Vec<SocketAddr>, String> {
+    let shards = u16::try_from(listeners.len()).unwrap_or(u16::MAX);
     let mut addrs = Vec::new();
     for addr in listen {
         // Shards share a port, and so would a second gateway of the same user, unnoticed: only a
@@ -246,10 +262,10 @@ fn bind_all(listen: &[SocketAddr], shards: u16) -> Result<Bound, String> {
         let (addr, found) = found.map_err(|error| explain_bind(*addr, "listen", &error))?;
         addrs.push(addr);
         for (of_shard, listener) in listeners.iter_mut().zip(found) {
-            of_shard.push((EntranceId(0), listener));
+            of_shard.push((entrance, listener));
         }
     }
-    Ok(Bound { listeners, addrs })
+    Ok(addrs)
 }
 
 /// Binds the admin server, in the runtime of the caller.
@@ -345,7 +361,12 @@ fn say_capacity(log: &Log, shards: u16, files: Files) {
 }
 
 /// Says where clients connect: one line per server, and one per further address.
-fn say_ready(log: &Log, addrs: &[SocketAddr], admin: Option<SocketAddr>, settings: &Settings) {
+fn say_ready(
+    log: &Log,
+    (addrs, ws): (&[SocketAddr], &[SocketAddr]),
+    admin: Option<SocketAddr>,
+    settings: &Settings,
+) {
     let Some((first, others)) = addrs.split_first() else { return };
     if settings.catalog.only().is_some() {
         log.say("listening", &format!("listening on http://{first}/mcp"));
@@ -356,6 +377,9 @@ fn say_ready(log: &Log, addrs: &[SocketAddr], admin: Option<SocketAddr>, setting
     }
     for other in others {
         log.say("listening", &format!("listening on http://{other} too"));
+    }
+    for addr in ws {
+        log.say("listening", &format!("listening on ws://{addr}"));
     }
     if let Some(admin) = admin {
         let words = format!("admin on http://{admin} (/healthz, /readyz, /metrics)");

@@ -7,7 +7,9 @@
 use std::time::Instant;
 
 use wire::lines::LineReader;
+use wire::ws::Receiver;
 
+use crate::frontend::websocket::WebSocket;
 use crate::ids::{ExchangeId, Peer, SessionKey};
 use crate::upstream::catalog::ServerId;
 
@@ -45,6 +47,8 @@ pub struct Channel {
 pub enum Reader {
     /// One per line.
     Lines(LineReader),
+    /// One per WebSocket message.
+    Frames(Box<Receiver>),
     /// It has lent out a message, which is being served.
     Lent,
 }
@@ -54,6 +58,8 @@ pub enum Reader {
 pub enum Writer {
     /// One per line.
     Lines,
+    /// One per WebSocket message.
+    Frames(Box<WebSocket>),
 }
 
 impl Channel {
@@ -84,6 +90,7 @@ impl Channel {
     pub fn gathering(&self) -> usize {
         match &self.reader {
             Reader::Lines(lines) => lines.kept_len(),
+            Reader::Frames(frames) => frames.memory_len(),
             Reader::Lent => self.gathered,
         }
     }

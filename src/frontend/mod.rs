@@ -1,5 +1,6 @@
 //! Bytes from a client to requests, and answers to bytes.
 
 pub mod http;
+pub mod websocket;
 pub mod channel;
 pub mod answer;

@@ -68,18 +68,30 @@ impl Shard {
         true
     }
 
-    pub(super) fn channel_received(&mut self, conn: ConnId, mut bytes: &[u8], now: Instant) {
-        let len_max = self.settings.message_len_max;
+    pub(super) fn channel_received(&mut self, conn: ConnId, bytes: &mut [u8], now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
         channel.received += bytes.len() as u64;
+        self.counters.received_bytes += bytes.len() as u64;
+        self.channel_takes(conn, bytes, now);
+    }
+
+    /// Serves bytes that have been counted.
+    pub(super) fn channel_takes(&mut self, conn: ConnId, bytes: &mut [u8], now: Instant) {
+        let len_max = self.settings.message_len_max;
+        let Some(channel) = self.channel_mut(conn) else { return };
         channel.heard_at = now;
         let mut reader = std::mem::replace(&mut channel.reader, Reader::Lent);
-        self.counters.received_bytes += bytes.len() as u64;
         match &mut reader {
             Reader::Lines(lines) => {
+                let mut bytes = &*bytes;
                 while let Some(line) = lines.next(&mut bytes, len_max) {
                     match line {
-                        Line::Whole(line) => self.channel_message(conn, line.trim_ascii(), now),
+                        Line::Whole(line) => {
+                            let line = line.trim_ascii();
+                            if !line.is_empty() {
+                                self.channel_message(conn, &Payload::Borrowed(line), now);
+                            }
+                        }
                         Line::TooLong => self.refuse(conn, Refusal::TooLarge, b"null", now),
                     }
                     if self.channel_mut(conn).is_none() {
@@ -87,6 +99,7 @@ impl Shard {
                     }
                 }
             }
+            Reader::Frames(frames) => self.socket_received(conn, frames, bytes, now),
             Reader::Lent => {}
         }
         if let Some(channel) = self.channel_mut(conn) {
@@ -111,15 +124,13 @@ impl Shard {
     }
 
     /// One message, or a batch of them.
-    fn channel_message(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
-        if bytes.is_empty() {
-            return;
-        }
+    pub(super) fn channel_message(&mut self, conn: ConnId, payload: &Payload<'_>, now: Instant) {
+        let bytes = payload.bytes();
         let Some(channel) = self.channel_mut(conn) else { return };
         channel.messages += 1;
         let session = channel.session;
         match rpc::document(bytes, self.rpc_limits()) {
-            Ok(Document::Message(envelope)) => self.channel_one(conn, bytes, &envelope, now),
+            Ok(Document::Message(envelope)) => self.channel_one(conn, payload, &envelope, now),
             Ok(Document::Batch) => {
                 let revision = session.and_then(|key| self.sessions.get(key)).map(|s| s.revision);
                 let has_batches = revision == Some(Revision::V2025_03_26);
@@ -133,7 +144,9 @@ impl Shard {
                 for span in spans {
                     let part = span.get(bytes);
                     match rpc::scan(part, self.rpc_limits()) {
-                        Ok(envelope) => self.channel_one(conn, part, &envelope, now),
+                        Ok(envelope) => {
+                            self.channel_one(conn, &Payload::Borrowed(part), &envelope, now);
+                        }
                         Err(error) => self.refuse(conn, Refusal::Rpc(error), b"null", now),
                     }
                 }
@@ -142,7 +155,14 @@ impl Shard {
         }
     }
 
-    fn channel_one(&mut self, conn: ConnId, bytes: &[u8], envelope: &Envelope, now: Instant) {
+    fn channel_one(
+        &mut self,
+        conn: ConnId,
+        payload: &Payload<'_>,
+        envelope: &Envelope,
+        now: Instant,
+    ) {
+        let bytes = payload.bytes();
         let Some(channel) = self.channel_mut(conn) else { return };
         let (server, session) = (channel.server, channel.session);
         let spans = [envelope.id, envelope.progress_token, envelope.request_id];
@@ -150,10 +170,9 @@ impl Shard {
             return self.refuse(conn, Refusal::LongId, b"null", now);
         }
         let Ok(era) = era::classify(bytes, envelope, None) else { return };
-        let payload = Payload::Borrowed(bytes);
         let headers = self.channel_headers(server, (era, session), bytes, envelope);
         let incoming =
-            Incoming { server, session: None, era, payload: &payload, envelope, headers: &headers };
+            Incoming { server, session: None, era, payload, envelope, headers: &headers };
         let is_request = envelope.kind == rpc::Kind::Request;
         if is_request && self.draining.is_some() {
             return self.refuse(conn, Refusal::Draining, incoming.id(), now);
@@ -278,6 +297,7 @@ impl Shard {
         let Some(channel) = self.channel_mut(conn) else { return };
         match channel.writer {
             Writer::Lines => self.write(conn, |output| write_line(output.tail(), parts)),
+            Writer::Frames(_) => self.socket_write(conn, parts),
         }
         self.stall_channel(conn, now);
     }
@@ -342,6 +362,10 @@ impl Shard {
     /// The client will send no more. What it asked for is still answered, for a while.
     pub(super) fn channel_ended(&mut self, conn: ConnId, now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
+        if matches!(channel.writer, Writer::Frames(_)) {
+            // A WebSocket has a close frame for this; without one, it broke (RFC 6455 §7.1.5).
+            return self.channel_lost(conn, "client closed", now);
+        }
         channel.is_ended = true;
         channel.heard_at = now;
         self.wish_conn(conn, now + limits::LAST_ANSWERS_TIME);
@@ -352,7 +376,7 @@ impl Shard {
         let Some(channel) = self.channel_mut(conn) else { return };
         let limit = match (channel.is_ended, channel.gathered) {
             (true, _) => limits::LAST_ANSWERS_TIME,
-            (false, 0) => return,
+            (false, 0) => return self.socket_tick(conn, now),
             (false, _) => limits::BODY_TIMEOUT,
         };
         let (at, is_ended) = (channel.heard_at + limit, channel.is_ended);
@@ -367,7 +391,13 @@ impl Shard {
     /// The connection broke, or the client must go: it will not read what it has not read.
     pub(super) fn channel_lost(&mut self, conn: ConnId, why: &'static str, now: Instant) {
         if let Some(entry) = self.conns.get_mut(conn) {
-            let _unsent = entry.output.take();
+            let unsent = entry.output.take();
+            if let Role::Channel(channel) = &mut entry.role
+                && let Writer::Frames(socket) = &mut channel.writer
+            {
+                // A frame may be cut: another would be read as the rest of it.
+                socket.is_over |= !unsent.is_empty();
+            }
         }
         self.channel_close(conn, why, now);
     }
@@ -377,6 +407,7 @@ impl Shard {
         if self.channel_mut(conn).is_none() {
             return;
         }
+        self.socket_says_why(conn, why);
         self.report_closed(conn, why, now);
         let Some(mut entry) = self.conns.remove(conn) else { return };
         let Role::Channel(channel) = entry.role else { return };

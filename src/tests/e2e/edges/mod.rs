@@ -3,6 +3,7 @@
 mod http;
 mod recorder;
 mod rig;
+mod ws;
 
 mod statuses;
 mod smuggling;
@@ -14,3 +15,4 @@ mod processes;
 mod shards;
 mod logs;
 mod slow;
+mod websocket;
