@@ -2,7 +2,7 @@
 
 FUZZ_SECONDS ?= 10
 
-.PHONY: demo test check fmt ci conformance bench fuzz-smoke clean-peers
+.PHONY: demo test check fmt ci conformance autobahn bench fuzz-smoke clean-peers
 
 demo:           # the gateway with a built-in demo server
 	cargo run --release --quiet -- demo
@@ -21,6 +21,9 @@ ci:             # what the machines run
 
 conformance:    # the official suite, against a server alone and through the gateway
 	.ci/test conformance
+
+autobahn:       # the WebSocket suite, against our codec; minutes
+	.ci/autobahn
 
 bench:          # the codecs; compares with the last run
 	cargo bench

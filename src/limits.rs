@@ -40,6 +40,14 @@ pub const UNREAD_LEN_MAX: usize = 512 * 1024 * 1024;
 /// Unsent bytes to a child process at which new requests for it are refused.
 pub const STDIN_LEN_MAX: usize = 64 * 1024 * 1024;
 
+/// Frames of one WebSocket message: empty ones cost their sender next to nothing.
+pub const FRAMES_MAX: u32 = 65_536;
+/// Bytes of a message that is compressed on a WebSocket: shorter ones gain little, and longer ones
+/// would keep the others waiting.
+pub const COMPRESS_LEN_MIN: usize = 1024;
+/// See [`COMPRESS_LEN_MIN`].
+pub const COMPRESS_LEN_MAX: usize = 1024 * 1024;
+
 /// Elements of a JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MAX: usize = 64;
 
@@ -108,6 +116,9 @@ pub const BINARY_SESSION_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 pub const LAST_ANSWERS_TIME: Duration = Duration::from_secs(5);
 /// Time a client connection may stay open between requests.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Silence on a WebSocket after which the client is pinged, unless configured. Who has not said
+/// anything after twice this time is gone.
+pub const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Time a peer may leave our bytes unread before its connection is closed.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Silence on an event stream after which a comment is sent.

@@ -5,12 +5,15 @@
 
 use wire::http1::{HeadError, write_header, write_length, write_status_line};
 use wire::rpc::RpcError;
+use wire::ws::RequestError;
 
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The bytes are not HTTP as RFC 9112 has it.
     Head(HeadError),
+    /// The request cannot become a WebSocket, or must and does not ask for it.
+    Handshake(RequestError),
     /// The framing of the body is broken.
     Body,
     /// `Host` is none of ours.
@@ -92,6 +95,7 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::Head(error) => error.status(),
+            Self::Handshake(error) => error.status(),
             Self::Body
             | Self::Rpc(_)
             | Self::Envelope
@@ -145,6 +149,7 @@ impl Refusal {
     pub fn label(self) -> &'static str {
         match self {
             Self::Head(_) => "bad_head",
+            Self::Handshake(_) => "bad_handshake",
             Self::Body => "bad_body",
             Self::Host => "bad_host",
             Self::Origin => "bad_origin",
@@ -186,7 +191,7 @@ impl Refusal {
     /// What is wrong and what would be right.
     fn sentence(self) -> &'static str {
         match self {
-            Self::Head(_) | Self::Rpc(_) => "",
+            Self::Head(_) | Self::Rpc(_) | Self::Handshake(_) => "",
             Self::Body => "The request body is not framed as RFC 9112 section 7 demands.",
             Self::Host => "This Host is not served here; add it to listen.hosts.",
             Self::Origin => "This Origin is not admitted; add it to listen.origins.",
@@ -247,6 +252,7 @@ impl Refusal {
         out.extend_from_slice(b",\"message\":");
         let text = match self {
             Self::Head(error) => error.to_string(),
+            Self::Handshake(error) => error.to_string(),
             Self::Rpc(error) => error.to_string(),
             other => other.sentence().to_owned(),
         };
@@ -267,14 +273,23 @@ impl Refusal {
         self.write_error(&mut body, answer.id, answer.requested);
         write_status_line(out, self.status());
         write_header(out, "content-type", b"application/json");
-        if self.status() == 405 {
-            write_header(out, "allow", b"GET, POST, DELETE");
+        let fields = match self {
+            Self::Handshake(error) => error.fields(),
+            Self::Method => &[("allow", "GET, POST, DELETE")],
+            _ => &[],
+        };
+        for (name, value) in fields {
+            write_header(out, name, value.as_bytes());
         }
         if self.is_temporary() {
             write_header(out, "retry-after", b"1");
         }
-        if !answer.keep_alive {
-            write_header(out, "connection", b"close");
+        // Who names a protocol in Upgrade names Upgrade in Connection (RFC 9110 §7.8).
+        match (answer.keep_alive, self.status() == 426) {
+            (true, true) => write_header(out, "connection", b"Upgrade"),
+            (false, true) => write_header(out, "connection", b"close, Upgrade"),
+            (false, false) => write_header(out, "connection", b"close"),
+            (true, false) => {}
         }
         write_cors(out, answer.origin);
         write_length(out, body.len() as u64);

@@ -11,6 +11,8 @@ pub enum Protocol {
     Lines,
     /// The TCP binary protocol.
     Binary,
+    /// WebSocket, and nothing before its handshake. Where HTTP is spoken, it can be asked for too.
+    WebSocket,
 }
 
 /// One place where clients come in.
@@ -29,6 +31,11 @@ impl Entrance {
     /// One where clients speak this.
     pub fn of(protocol: Protocol) -> Self {
         Self { protocols: vec![protocol], server: None, users: None }
+    }
+
+    /// One where clients speak WebSocket.
+    pub fn web_socket() -> Self {
+        Self { protocols: vec![Protocol::WebSocket], server: None, users: None }
     }
 
     /// Whether this is spoken there.

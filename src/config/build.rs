@@ -47,9 +47,11 @@ pub(super) fn build(
     let drain_timeout = duration(top.section("shutdown", report), "drain_timeout", report);
     let servers = servers(&mut top, outside, report);
     Config {
-        origins: Policy::new(&listen.http, listen.hosts, listen.origins),
+        origins: Policy::new(&[&*listen.http, &*listen.ws].concat(), listen.hosts, listen.origins),
         listen: listen.http,
         tcp: listen.tcp,
+        ws: listen.ws,
+        ping_interval: listen.ping_interval.unwrap_or(limits::PING_INTERVAL),
         admin: listen.admin,
         shards: overrides.shards.or(shards),
         catalog: Catalog::new(servers),
@@ -65,6 +67,8 @@ pub(super) fn build(
 struct Listen {
     http: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
+    ws: Vec<SocketAddr>,
+    ping_interval: Option<Duration>,
     admin: Option<SocketAddr>,
     hosts: Vec<String>,
     origins: Vec<String>,
@@ -76,6 +80,11 @@ impl Listen {
         let http = http.map(|field| addrs(field, report));
         let (tcp, tcp_place) = take(&mut table, "tcp");
         let tcp = tcp.map(|field| addrs(field, report)).unwrap_or_default();
+        let (ws, ws_place) = take(&mut table, "ws");
+        let ws = ws.map(|field| addrs(field, report)).unwrap_or_default();
+        let ping_interval = table
+            .take("ping_interval")
+            .and_then(|field| field.parse(report, value::DURATION, value::duration));
         let (admin, admin_place) = take(&mut table, "admin");
         let admin =
             admin.and_then(|field| field.parse(report, value::ADDR_OR_OFF, value::addr_or_off));
@@ -93,18 +102,23 @@ impl Listen {
         };
         check_listen(&http, &http_place, report);
         check_listen(&tcp, &tcp_place, report);
+        check_listen(&ws, &ws_place, report);
+        for addr in ws.iter().filter(|addr| addr.port() != 0 && http.contains(addr)) {
+            let message = format!("{addr} is in listen.http, too, which serves WebSocket as well");
+            report.problem(ws_place.at, &ws_place.key, message);
+        }
         let (admin, admin_place) = match overrides.admin {
             Some(admin) => (admin, Place::flag("--admin")),
             None => (admin.unwrap_or(Some(ADMIN)), admin_place),
         };
         if let Some(admin) = admin {
-            for (key, taken) in [("http", &http), ("tcp", &tcp)] {
+            for (key, taken) in [("http", &http), ("ws", &ws), ("tcp", &tcp)] {
                 check_admin(admin, (key, taken), &admin_place, report);
             }
             warn_admin(admin, &admin_place, report);
         }
         let (hosts, origins) = (hosts.unwrap_or_default(), origins.unwrap_or_default());
-        Self { http, tcp, admin, hosts, origins }
+        Self { http, ws, tcp, ping_interval, admin, hosts, origins }
     }
 }
 

@@ -43,6 +43,10 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where clients connect that speak the TCP binary protocol.
     pub tcp: Vec<SocketAddr>,
+    /// Where clients connect that speak only WebSocket. All distinct, and none of `listen`.
+    pub ws: Vec<SocketAddr>,
+    /// Silence on a WebSocket after which the client is pinged.
+    pub ping_interval: Duration,
     /// Where health and metrics are served; none: nowhere.
     pub admin: Option<SocketAddr>,
     /// How many shards; none: as many as there are cores.
@@ -78,7 +82,11 @@ impl Config {
     /// Where clients come in: each address once, with everything that is spoken there. What a
     /// client speaks is found out by its first bytes.
     pub fn entrances(&self) -> Vec<(SocketAddr, Entrance)> {
-        let lists = [(Protocol::Http, &self.listen), (Protocol::Binary, &self.tcp)];
+        let lists = [
+            (Protocol::Http, &self.listen),
+            (Protocol::WebSocket, &self.ws),
+            (Protocol::Binary, &self.tcp),
+        ];
         let all = lists
             .into_iter()
             .flat_map(|(protocol, list)| list.iter().map(move |addr| (protocol, *addr)));

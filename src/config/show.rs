@@ -14,9 +14,13 @@ impl Display for Config {
         for addr in &self.listen {
             writeln!(f, "listen.http            {addr}")?;
         }
+        for addr in &self.ws {
+            writeln!(f, "listen.ws              {addr}")?;
+        }
         for addr in &self.tcp {
             writeln!(f, "listen.tcp             {addr}")?;
         }
+        writeln!(f, "listen.ping_interval   {}", duration(self.ping_interval))?;
         match self.admin {
             Some(addr) => writeln!(f, "listen.admin           {addr}")?,
             None => writeln!(f, "listen.admin           off")?,

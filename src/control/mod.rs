@@ -219,6 +219,7 @@ fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, 
         clients_max,
         message_len_max: config.message_len_max,
         session_idle_timeout: config.session_idle_timeout,
+        ping_interval: config.ping_interval,
         log: match config.log {
             LogChoice::Off => None,
             LogChoice::Auto | LogChoice::Format(_) => Some(log.format()),
@@ -367,6 +368,9 @@ fn say_ready(
     }
     for other in http {
         log.say("listening", &format!("listening on http://{other} too"));
+    }
+    for addr in speaks(Protocol::WebSocket) {
+        log.say("listening", &format!("listening on ws://{addr}"));
     }
     for addr in speaks(Protocol::Binary) {
         log.say("listening", &format!("listening on tcp://{addr}"));

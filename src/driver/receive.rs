@@ -70,7 +70,7 @@ fn receive_some(drive: &Rc<Drive>, conn: &Conn) -> Next {
                 return Next::Stop;
             }
             Ok(len) => {
-                let bytes = buffer.get(..len).unwrap_or_default();
+                let bytes = buffer.get_mut(..len).unwrap_or_default();
                 drive.feed(Event::Received { conn: conn.id, bytes });
                 // Less than was asked for: most likely that was all, and the wait will tell.
                 if len < buffer.len() {

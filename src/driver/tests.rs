@@ -39,6 +39,7 @@ impl Gateway {
             clients_max: usize::MAX,
             message_len_max: limits::MESSAGE_LEN,
             session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
+            ping_interval: limits::PING_INTERVAL,
             log: None,
             tls: None,
             epoch: (Instant::now(), SystemTime::now()),

@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use wire::binary::v1::Dialect;
 use wire::lines::LineReader;
+use wire::ws::Receiver;
 
 use crate::frontend::binary::{FrameReader, Stage};
+use crate::frontend::websocket::WebSocket;
 use crate::ids::{ExchangeId, Peer, SessionKey};
 use crate::upstream::catalog::ServerId;
 
@@ -51,33 +53,45 @@ pub enum Reader {
     Lines(LineReader),
     /// Frames of the binary protocol, version 1.
     Binary(FrameReader),
+    /// One per WebSocket message.
+    Frames(Box<Receiver>),
     /// It has lent out a message, which is being served.
     Lent,
 }
 
 /// Messages to bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Writer {
     /// One per line.
     Lines,
+    /// One per WebSocket message.
+    Frames(Box<WebSocket>),
     /// Frames of the binary protocol, version 1, which has answers and nothing else.
     Binary(Dialect, Stage),
 }
 
 impl Writer {
     /// Whether the client can name a server with each message.
-    pub fn has_namespaces(self) -> bool {
+    pub fn has_namespaces(&self) -> bool {
         match self {
-            Self::Lines => false,
+            Self::Lines | Self::Frames(_) => false,
             Self::Binary(..) => true,
         }
     }
 
     /// Whether the client can be told what it has not asked for.
-    pub fn has_events(self) -> bool {
+    pub fn has_events(&self) -> bool {
         match self {
-            Self::Lines => true,
+            Self::Lines | Self::Frames(_) => true,
             Self::Binary(..) => false,
+        }
+    }
+
+    /// How far a client of the binary protocol is.
+    pub fn stage(&self) -> Option<(Dialect, Stage)> {
+        match self {
+            Self::Binary(dialect, stage) => Some((*dialect, *stage)),
+            Self::Lines | Self::Frames(_) => None,
         }
     }
 }
@@ -117,6 +131,7 @@ impl Channel {
         match &self.reader {
             Reader::Lines(lines) => lines.kept_len(),
             Reader::Binary(frames) => frames.kept_len(),
+            Reader::Frames(frames) => frames.memory_len(),
             Reader::Lent => self.gathered,
         }
     }

@@ -66,10 +66,8 @@ impl Shard {
         payload: &[u8],
         now: Instant,
     ) {
-        let Some(Writer::Binary(_, stage)) = self.channel_mut(conn).map(|channel| channel.writer)
-        else {
-            return;
-        };
+        let stage = self.channel_mut(conn).and_then(|channel| channel.writer.stage());
+        let Some((_, stage)) = stage else { return };
         match (kind, stage) {
             (Kind::VersionNegotiation, Stage::Negotiation) => {
                 self.binary_negotiates(conn, dialect, payload, now);
@@ -232,7 +230,7 @@ impl Shard {
         let is_initialize = message.method.is_some_and(|it| it.eq(bytes, "initialize"));
         let has_session = self.channel_mut(conn).is_some_and(|it| it.session.is_some());
         if Some(server) == default && (has_session || is_initialize) {
-            return self.channel_one(conn, bytes, message, now);
+            return self.channel_one(conn, &Payload::Borrowed(bytes), message, now);
         }
         if message.kind == rpc::Kind::Notification && !has_session {
             // There is nobody yet who could be notified.
@@ -276,8 +274,8 @@ impl Shard {
     pub(super) fn binary_fits(&mut self, conn: ConnId, len: usize) -> bool {
         let around = PAYLOAD_HEAD.len() + PAYLOAD_END.len();
         let len_max = usize::try_from(PAYLOAD_LEN_MAX).unwrap_or(usize::MAX) - around;
-        let writer = self.channel_mut(conn).map(|channel| channel.writer);
-        len <= len_max || !matches!(writer, Some(Writer::Binary(..)))
+        let stage = self.channel_mut(conn).and_then(|channel| channel.writer.stage());
+        len <= len_max || stage.is_none()
     }
 
     /// Appends an answer as a frame.

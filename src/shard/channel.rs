@@ -78,7 +78,7 @@ impl Shard {
 
     /// Whether a client that seemed to speak HTTP speaks the binary protocol: then it does so from
     /// its first byte on, and these are all its bytes so far.
-    pub(super) fn channel_sniffed(&mut self, conn: ConnId, bytes: &[u8], now: Instant) -> bool {
+    pub(super) fn channel_sniffed(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
         let Some(client) = self.client_mut(conn) else { return false };
         let (peer, is_first) = (client.peer, client.requests == 0 && client.near.is_none());
         let entrance = self.settings.entrances.get(usize::from(peer.entrance.0));
@@ -91,28 +91,38 @@ impl Shard {
         }
         let server = entrance.and_then(|entrance| entrance.server);
         let server = server.or_else(|| self.settings.catalog.only());
-        let channel = Channel::new(peer, server, binary_parts(), now);
         let Some(entry) = self.conns.get_mut(conn) else { return false };
-        let before = std::mem::replace(&mut entry.role, Role::Channel(Box::new(channel)));
-        if let Role::Client(client) = before {
-            self.counters.gathered -= client.gathered as u64;
-        }
-        self.channel_received(conn, bytes, now);
+        let Role::Client(client) = &entry.role else { return false };
+        let channel = Channel::new(peer, server, binary_parts(), client.opened_at);
+        self.counters.gathered -= client.gathered as u64;
+        entry.role = Role::Channel(Box::new(channel));
         true
     }
 
-    pub(super) fn channel_received(&mut self, conn: ConnId, mut bytes: &[u8], now: Instant) {
-        let len_max = self.settings.message_len_max;
+    pub(super) fn channel_received(&mut self, conn: ConnId, bytes: &mut [u8], now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
         channel.received += bytes.len() as u64;
+        self.counters.received_bytes += bytes.len() as u64;
+        self.channel_takes(conn, bytes, now);
+    }
+
+    /// Serves bytes that have been counted.
+    pub(super) fn channel_takes(&mut self, conn: ConnId, bytes: &mut [u8], now: Instant) {
+        let len_max = self.settings.message_len_max;
+        let Some(channel) = self.channel_mut(conn) else { return };
         channel.heard_at = now;
         let mut reader = std::mem::replace(&mut channel.reader, Reader::Lent);
-        self.counters.received_bytes += bytes.len() as u64;
         match &mut reader {
             Reader::Lines(lines) => {
+                let mut bytes = &*bytes;
                 while let Some(line) = lines.next(&mut bytes, len_max) {
                     match line {
-                        Line::Whole(line) => self.channel_message(conn, line.trim_ascii(), now),
+                        Line::Whole(line) => {
+                            let line = line.trim_ascii();
+                            if !line.is_empty() {
+                                self.channel_message(conn, &Payload::Borrowed(line), now);
+                            }
+                        }
                         Line::TooLong => self.refuse(conn, Refusal::TooLarge, b"null", now),
                     }
                     if self.channel_mut(conn).is_none() {
@@ -120,6 +130,7 @@ impl Shard {
                     }
                 }
             }
+            Reader::Frames(frames) => self.socket_received(conn, frames, bytes, now),
             Reader::Binary(frames) => self.binary_received(conn, frames, bytes, now),
             Reader::Lent => {}
         }
@@ -145,15 +156,13 @@ impl Shard {
     }
 
     /// One message, or a batch of them.
-    fn channel_message(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
-        if bytes.is_empty() {
-            return;
-        }
+    pub(super) fn channel_message(&mut self, conn: ConnId, payload: &Payload<'_>, now: Instant) {
+        let bytes = payload.bytes();
         let Some(channel) = self.channel_mut(conn) else { return };
         channel.messages += 1;
         let session = channel.session;
         match rpc::document(bytes, self.rpc_limits()) {
-            Ok(Document::Message(envelope)) => self.channel_one(conn, bytes, &envelope, now),
+            Ok(Document::Message(envelope)) => self.channel_one(conn, payload, &envelope, now),
             Ok(Document::Batch) => {
                 let revision = session.and_then(|key| self.sessions.get(key)).map(|s| s.revision);
                 let has_batches = revision == Some(Revision::V2025_03_26);
@@ -167,7 +176,9 @@ impl Shard {
                 for span in spans {
                     let part = span.get(bytes);
                     match rpc::scan(part, self.rpc_limits()) {
-                        Ok(envelope) => self.channel_one(conn, part, &envelope, now),
+                        Ok(envelope) => {
+                            self.channel_one(conn, &Payload::Borrowed(part), &envelope, now);
+                        }
                         Err(error) => self.refuse(conn, Refusal::Rpc(error), b"null", now),
                     }
                 }
@@ -179,10 +190,11 @@ impl Shard {
     pub(super) fn channel_one(
         &mut self,
         conn: ConnId,
-        bytes: &[u8],
+        payload: &Payload<'_>,
         envelope: &Envelope,
         now: Instant,
     ) {
+        let bytes = payload.bytes();
         let Some(channel) = self.channel_mut(conn) else { return };
         let (server, session) = (channel.server, channel.session);
         let Some(server) = server else {
@@ -194,10 +206,9 @@ impl Shard {
             return self.refuse(conn, Refusal::LongId, b"null", now);
         }
         let Ok(era) = era::classify(bytes, envelope, None) else { return };
-        let payload = Payload::Borrowed(bytes);
         let headers = self.channel_headers(server, (era, session), bytes, envelope);
         let incoming =
-            Incoming { server, session: None, era, payload: &payload, envelope, headers: &headers };
+            Incoming { server, session: None, era, payload, envelope, headers: &headers };
         let is_request = envelope.kind == rpc::Kind::Request;
         if is_request && self.draining.is_some() {
             return self.refuse(conn, Refusal::Draining, incoming.id(), now);
@@ -323,6 +334,7 @@ impl Shard {
         match channel.writer {
             Writer::Lines => self.write(conn, |output| write_line(output.tail(), parts)),
             Writer::Binary(dialect, _) => self.binary_write(conn, dialect, parts),
+            Writer::Frames(_) => self.socket_write(conn, parts),
         }
         self.stall_channel(conn, now);
     }
@@ -400,6 +412,10 @@ impl Shard {
     /// The client will send no more. What it asked for is still answered, for a while.
     pub(super) fn channel_ended(&mut self, conn: ConnId, now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
+        if matches!(channel.writer, Writer::Frames(_)) {
+            // A WebSocket has a close frame for this; without one, it broke (RFC 6455 §7.1.5).
+            return self.channel_lost(conn, "client closed", now);
+        }
         channel.is_ended = true;
         channel.heard_at = now;
         self.wish_conn(conn, now + limits::LAST_ANSWERS_TIME);
@@ -413,20 +429,20 @@ impl Shard {
             // It is we who do not listen.
             channel.heard_at = now;
         }
-        let limit = match (channel.is_ended, channel.gathered, channel.writer) {
+        let limit = match (channel.is_ended, channel.gathered, channel.writer.stage()) {
             (true, ..) => limits::LAST_ANSWERS_TIME,
-            (false, 0, Writer::Lines) => return,
-            (false, _, Writer::Binary(_, Stage::Negotiation)) => limits::HEAD_TIMEOUT,
-            (false, 0, Writer::Binary(..)) => limits::HEALTH_INTERVAL,
+            (false, _, Some((_, Stage::Negotiation))) => limits::HEAD_TIMEOUT,
+            (false, 0, Some(_)) => limits::HEALTH_INTERVAL,
+            (false, 0, None) => return self.socket_tick(conn, now),
             (false, ..) => limits::BODY_TIMEOUT,
         };
         let (at, is_ended, is_idle) =
             (channel.heard_at + limit, channel.is_ended, channel.gathered == 0);
-        let writer = channel.writer;
+        let stage = channel.writer.stage();
         if now < at {
             self.wish_conn(conn, at);
-        } else if let (Writer::Binary(dialect, Stage::Authorization | Stage::Open), true, false) =
-            (writer, is_idle, is_ended)
+        } else if let (Some((dialect, Stage::Authorization | Stage::Open)), true, false) =
+            (stage, is_idle, is_ended)
         {
             self.binary_tick(conn, dialect, now);
         } else {
@@ -438,7 +454,13 @@ impl Shard {
     /// The connection broke, or the client must go: it will not read what it has not read.
     pub(super) fn channel_lost(&mut self, conn: ConnId, why: &'static str, now: Instant) {
         if let Some(entry) = self.conns.get_mut(conn) {
-            let _unsent = entry.output.take();
+            let unsent = entry.output.take();
+            if let Role::Channel(channel) = &mut entry.role
+                && let Writer::Frames(socket) = &mut channel.writer
+            {
+                // A frame may be cut: another would be read as the rest of it.
+                socket.is_over |= !unsent.is_empty();
+            }
         }
         self.channel_close(conn, why, now);
     }
@@ -448,6 +470,7 @@ impl Shard {
         if self.channel_mut(conn).is_none() {
             return;
         }
+        self.socket_says_why(conn, why);
         self.report_closed(conn, why, now);
         let Some(mut entry) = self.conns.remove(conn) else { return };
         let Role::Channel(channel) = entry.role else { return };

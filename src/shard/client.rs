@@ -9,7 +9,7 @@ use wire::http1::{self, BodyDecoder, HeaderSlots, RequestHead, Version};
 use crate::admission::media;
 use crate::frontend::answer::{EVENT_STREAM, write_preflight};
 use crate::frontend::http::{Busy, Chunked, Client, Framing};
-use crate::ids::{ConnId, Peer, Socket};
+use crate::ids::{ConnId, EntranceId, Peer, Socket};
 use crate::limits;
 use crate::message::Payload;
 use crate::refusal::{Answer, Refusal};
@@ -38,6 +38,7 @@ enum Target {
     Get(ServerId),
     Delete(ServerId),
     Preflight,
+    Upgrade(ServerId),
 }
 
 impl Target {
@@ -45,7 +46,7 @@ impl Target {
     fn server(self) -> Option<ServerId> {
         match self {
             Self::Post(server) => Some(server),
-            Self::Get(_) | Self::Delete(_) | Self::Preflight => None,
+            Self::Get(_) | Self::Delete(_) | Self::Preflight | Self::Upgrade(_) => None,
         }
     }
 }
@@ -169,7 +170,10 @@ impl Shard {
         loop {
             let rest = input.bytes().get(at..).unwrap_or_default();
             let waits = self.client_waits(conn);
-            let Some(client) = self.client_mut(conn) else { return };
+            let Some(client) = self.client_mut(conn) else {
+                // It is closed; or it is a WebSocket now, and frames follow the request.
+                return self.channel_takes(conn, &mut rest.to_vec(), now);
+            };
             if rest.is_empty() {
                 client.in_request = client.busy != Busy::No;
                 return;
@@ -180,8 +184,8 @@ impl Shard {
                 self.pause(conn);
                 return;
             }
-            if self.channel_sniffed(conn, rest, now) {
-                return;
+            if self.channel_sniffed(conn, rest) {
+                return self.channel_takes(conn, &mut rest.to_vec(), now);
             }
             let mut slots = HeaderSlots::new();
             let progress = match http1::request(rest, &mut slots, HEAD_LIMITS) {
@@ -219,7 +223,6 @@ impl Shard {
         now: Instant,
     ) -> Progress {
         let is_draining = self.draining.is_some();
-        let policy_origin = head.headers.get("origin");
         let Some(client) = self.client_mut(conn) else { return Progress::Stop };
         client.framing = Framing {
             chunked: false,
@@ -234,18 +237,7 @@ impl Shard {
             http1::Body::None | http1::Body::Chunked | http1::Body::UntilClose => 0,
         };
         let total = used.saturating_add(len);
-        let target = self.client_target(head);
-        if target != Err(Refusal::Origin)
-            && target != Err(Refusal::Host)
-            && let Some(client) = self.client_mut(conn)
-        {
-            client.origin = policy_origin.map(Box::from);
-        }
-        let target = match target {
-            _ if self.settings.message_len_max < len => Err(Refusal::TooLarge),
-            other => other,
-        };
-        let target = match target {
+        let target = match self.client_admits(conn, head, len) {
             Ok(target) => target,
             Err(refusal) if total <= rest && head.body != http1::Body::Chunked => {
                 self.refuse(conn, refusal, b"null", now);
@@ -273,7 +265,11 @@ impl Shard {
             chunked: None,
             behind: input.bytes().get(at + total..).unwrap_or_default(),
         };
-        if self.hand_over(conn, (head, target.server()), raw, now) {
+        let is_elsewhere = match target {
+            Target::Upgrade(server) => self.upgrade_moves(conn, (head, server), raw, now),
+            _ => self.hand_over(conn, (head, target.server()), raw, now),
+        };
+        if is_elsewhere {
             // The connection may have moved, with all that follows.
             if self.client_mut(conn).is_none() {
                 return Progress::Stop;
@@ -288,6 +284,25 @@ impl Shard {
         };
         self.client_serve(conn, (head, target), &body, now);
         Progress::Used(total)
+    }
+
+    /// Whom a request is for, and whether it may be as long as it says. An admitted origin is
+    /// remembered for the answer.
+    fn client_admits(
+        &mut self,
+        conn: ConnId,
+        head: &RequestHead<'_, '_>,
+        len: usize,
+    ) -> Result<Target, Refusal> {
+        let entrance = self.client_mut(conn).map(|client| client.peer.entrance);
+        let target = self.client_target(head, entrance.ok_or(Refusal::Fault)?);
+        if target != Err(Refusal::Origin)
+            && target != Err(Refusal::Host)
+            && let Some(client) = self.client_mut(conn)
+        {
+            client.origin = head.headers.get("origin").map(Box::from);
+        }
+        if self.settings.message_len_max < len { Err(Refusal::TooLarge) } else { target }
     }
 
     /// A request with a chunked body: its head, and what of the body is there.
@@ -352,7 +367,8 @@ impl Shard {
             return None;
         };
         let body = Bytes::from(body);
-        match self.client_target(&item) {
+        let entrance = self.client_mut(conn)?.peer.entrance;
+        match self.client_target(&item, entrance) {
             Err(refusal) => self.refuse(conn, refusal, b"null", now),
             Ok(target) => {
                 let from = (&item, target.server());
@@ -394,7 +410,11 @@ impl Shard {
     }
 
     /// Whom a request is for, or why it is refused, as far as the head tells.
-    fn client_target(&self, head: &RequestHead<'_, '_>) -> Result<Target, Refusal> {
+    fn client_target(
+        &self,
+        head: &RequestHead<'_, '_>,
+        entrance: EntranceId,
+    ) -> Result<Target, Refusal> {
         let headers = &head.headers;
         let host = headers.get("host").unwrap_or_default();
         if !self.settings.origins.admits_host(host) {
@@ -404,6 +424,9 @@ impl Shard {
         let is_foreign = |origin| !self.settings.origins.admits_origin(origin, host);
         if headers.get_all("origin").any(is_foreign) {
             return Err(Refusal::Origin);
+        }
+        if let Some(server) = self.upgrade_target(head, entrance) {
+            return server.map(Target::Upgrade);
         }
         let server = self.client_route(head.target)?;
         let accepts = |wanted| media::accepts(headers.get_all("accept"), wanted);
@@ -430,13 +453,8 @@ impl Shard {
     }
 
     /// The server of a request target: `/mcp` or `/mcp/{server}`.
-    fn client_route(&self, target: &str) -> Result<ServerId, Refusal> {
-        let path = match target.split_once("://") {
-            Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
-            None => target,
-        };
-        let path = path.split('?').next().unwrap_or_default();
-        let name = path.strip_prefix("/mcp").ok_or(Refusal::Path)?;
+    pub(super) fn client_route(&self, target: &str) -> Result<ServerId, Refusal> {
+        let name = path_of(target).strip_prefix("/mcp").ok_or(Refusal::Path)?;
         match name.strip_prefix('/') {
             None if name.is_empty() => self.settings.catalog.only().ok_or(Refusal::NoDefaultServer),
             None => Err(Refusal::Path),
@@ -466,6 +484,7 @@ impl Shard {
             Target::Post(server) => self.post(conn, head, (server, body), now),
             Target::Get(server) => self.get(conn, head, server, now),
             Target::Delete(server) => self.delete(conn, head, server, now),
+            Target::Upgrade(server) => self.upgrade(conn, head, server, now),
             Target::Preflight => {
                 let origin = origin.unwrap_or_default();
                 let asked = head.headers.get("access-control-request-headers").unwrap_or_default();
@@ -613,4 +632,13 @@ impl Shard {
             value.get(..EVENT_STREAM.len()).is_some_and(|v| v.eq_ignore_ascii_case(EVENT_STREAM))
         })
     }
+}
+
+/// The path of a request target, which may be a whole URL (RFC 9112 §3.2.2).
+pub(super) fn path_of(target: &str) -> &str {
+    let path = match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+        None => target,
+    };
+    path.split('?').next().unwrap_or_default()
 }

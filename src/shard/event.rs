@@ -34,12 +34,13 @@ pub enum Event<'a> {
         /// The connection named in [`Action::Dial`].
         conn: ConnId,
     },
-    /// Bytes arrived. They are the shard's only until it returns. At most `limits::RECV_LEN`.
+    /// Bytes arrived. They are the shard's only until it returns, and may be written to: frames
+    /// are unmasked where they are. At most `limits::RECV_LEN`.
     Received {
         /// Where.
         conn: ConnId,
         /// What.
-        bytes: &'a [u8],
+        bytes: &'a mut [u8],
     },
     /// The peer will send no more.
     Ended {

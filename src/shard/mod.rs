@@ -7,6 +7,7 @@
 //! client   bytes of clients become requests, one at a time per connection
 //! channel  bytes of clients become messages, on connections that carry nothing else
 //! binary   the same in the frames of the binary protocol
+//! websocket  HTTP connections become channels, in frames and with pings
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
 //! stdio    exchanges to and from child processes     process  their lives
@@ -22,6 +23,7 @@ pub mod settings;
 mod client;
 mod channel;
 mod binary;
+mod websocket;
 mod post;
 mod session;
 mod stdio;
@@ -44,6 +46,7 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
+use wire::ws::Deflater;
 
 use crate::admission::rate_limit::{Rate, RateLimit};
 use crate::backend::http::ServerConn;
@@ -100,6 +103,8 @@ pub struct Shard {
     log: Vec<u8>,
     /// Requests for unknown sessions, by their source.
     guesses: RateLimit,
+    /// Compresses for all WebSockets: a message leaves nothing behind for the next.
+    deflater: Deflater,
     /// When a drain ends, if there is one.
     draining: Option<Instant>,
     rest: Rest,
@@ -177,6 +182,7 @@ impl Shard {
             counters: Counters::default(),
             log: Vec::new(),
             guesses: RateLimit::new(GUESSES.share(identity.shards)),
+            deflater: Deflater::shared(websocket::WINDOW_BITS, limits::COMPRESS_LEN_MIN),
             draining: None,
             rest: Rest::default(),
             settings,
@@ -270,7 +276,7 @@ impl Shard {
         }
     }
 
-    fn received(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
+    fn received(&mut self, conn: ConnId, bytes: &mut [u8], now: Instant) {
         self.current = Some(conn);
         match self.conns.get(conn).map(|conn| &conn.role) {
             Some(Role::Client(_)) => self.client_received(conn, bytes, now),
@@ -345,6 +351,7 @@ impl Shard {
             self.ready.push_back(conn);
         }
         self.near_sent(conn);
+        self.socket_sent(conn, now);
     }
 
     /// Adds a connection to the table, if there is room.

@@ -24,6 +24,8 @@ pub struct Settings {
     pub message_len_max: usize,
     /// Time a session lives without a request or an open stream.
     pub session_idle_timeout: Duration,
+    /// Silence on a WebSocket after which the client is pinged; after twice as long it is gone.
+    pub ping_interval: Duration,
     /// How log lines look; none: exchanges and connections are not logged.
     pub log: Option<Format>,
     /// TLS towards servers with an `https` URL.

@@ -102,7 +102,7 @@ impl Shard {
         (isolation == Isolation::Shared && home != self.identity.id).then_some(home)
     }
 
-    fn client_moves(
+    pub(super) fn client_moves(
         &mut self,
         conn: ConnId,
         (to, peer, moves): (ShardId, Peer, u8),
@@ -114,7 +114,7 @@ impl Shard {
         }
         self.counters.clients -= 1;
         self.counters.moved += 1;
-        let moves = moves + 1;
+        let moves = moves.saturating_add(1);
         self.actions.push_back(Action::Move { conn, to, peer, bytes, moves });
     }
 

@@ -30,6 +30,8 @@ counters! {
     counter accept_refused = "mcp_connections_refused_total";
     /// Client connections open.
     gauge clients = "mcp_connections_open";
+    /// Client connections that became WebSockets.
+    counter upgraded = "mcp_connections_upgraded_total";
     /// Client connections that moved to the shard of their session.
     counter moved = "mcp_connections_moved_total";
     /// Requests that went to another shard through the mesh.

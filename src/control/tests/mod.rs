@@ -121,6 +121,7 @@ fn settings_of(servers: Vec<Server>) -> Arc<Settings> {
         clients_max: usize::MAX,
         message_len_max: limits::MESSAGE_LEN,
         session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
+        ping_interval: limits::PING_INTERVAL,
         log: None,
         tls: None,
         epoch: (Instant::now(), std::time::SystemTime::now()),

@@ -1,5 +1,6 @@
-"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP. It proves
-that this client works, every feature that it has.
+"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP, or over
+WebSocket if the URL says so. It proves that this client works, every feature that
+it has.
 
     .peers/py1/bin/python py1.py URL [--server fixture|everything]
 """
@@ -19,8 +20,16 @@ class Client:
         self.logs, self.updates = [], []
 
     async def start(self, stack, full):
-        streams = streamable_http_client(checks.ARGUMENTS.url)
-        read, write, self.session_id = await stack.enter_async_context(streams)
+        url = checks.ARGUMENTS.url
+        if url.startswith("ws:"):
+            # Only here: it needs a package of its own.
+            from mcp.client.websocket import websocket_client
+
+            read, write = await stack.enter_async_context(websocket_client(url))
+            self.session_id = lambda: None
+        else:
+            streams = streamable_http_client(url)
+            read, write, self.session_id = await stack.enter_async_context(streams)
         answers = {
             "sampling_callback": self._sample,
             "elicitation_callback": self._elicit,

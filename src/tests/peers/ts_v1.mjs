@@ -1,5 +1,6 @@
-// The TypeScript SDK v1, which speaks the legacy era over Streamable HTTP. It
-// proves that the most widespread client works, every feature that it has.
+// The TypeScript SDK v1, which speaks the legacy era over Streamable HTTP, or over
+// WebSocket if the URL says so. It proves that the most widespread client works,
+// every feature that it has.
 //
 //   $NODE22 ts_v1.mjs URL [--server fixture|everything]
 
@@ -9,6 +10,7 @@ const { Client } = sdk("@modelcontextprotocol/sdk/client/index.js");
 const { StreamableHTTPClientTransport } = sdk(
   "@modelcontextprotocol/sdk/client/streamableHttp.js",
 );
+const { WebSocketClientTransport } = sdk("@modelcontextprotocol/sdk/client/websocket.js");
 const types = sdk("@modelcontextprotocol/sdk/types.js");
 
 async function connect(full) {
@@ -27,7 +29,11 @@ async function connect(full) {
   client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, (it) => {
     updates.push(it.params.uri);
   });
-  const transport = new StreamableHTTPClientTransport(url);
+  const isSocket = url.protocol === "ws:";
+  const Transport = isSocket ? WebSocketClientTransport : StreamableHTTPClientTransport;
+  const transport = new Transport(url);
+  // One transport knows the version, the other is told it and forgets.
+  if (isSocket) transport.setProtocolVersion = (it) => (transport.protocolVersion = it);
   await client.connect(transport);
   return {
     logs,
@@ -49,7 +55,7 @@ async function connect(full) {
     getPrompt: (name, args) => client.getPrompt({ name, arguments: args }),
     complete: (params) => client.complete(params),
     close: async () => {
-      await transport.terminateSession();
+      if (!isSocket) await transport.terminateSession();
       await client.close();
     },
   };

@@ -139,6 +139,7 @@ fn settings(catalog: Catalog, log: Option<Format>, base: Instant) -> Arc<Setting
         clients_max: usize::MAX,
         message_len_max: 4 * 1024 * 1024,
         session_idle_timeout: SESSION_IDLE,
+        ping_interval: crate::limits::PING_INTERVAL,
         log,
         tls: None,
         epoch: (base, SystemTime::UNIX_EPOCH),

@@ -288,9 +288,9 @@ impl World {
             return;
         };
         match self.net.take_up(link) {
-            Some(Ok(bytes)) => {
+            Some(Ok(mut bytes)) => {
                 assert!(bytes.len() <= limits::RECV_LEN);
-                self.handle(shard, Event::Received { conn, bytes: &bytes });
+                self.handle(shard, Event::Received { conn, bytes: &mut bytes });
             }
             Some(Err(End::Closed)) => self.handle(shard, Event::Ended { conn }),
             Some(Err(End::Broken)) => self.handle(shard, Event::Broken { conn }),

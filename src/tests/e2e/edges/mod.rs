@@ -3,6 +3,7 @@
 mod http;
 mod recorder;
 mod rig;
+mod ws;
 
 mod statuses;
 mod smuggling;
@@ -15,3 +16,4 @@ mod shards;
 mod logs;
 mod slow;
 mod tcp;
+mod websocket;

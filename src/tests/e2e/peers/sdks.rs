@@ -32,8 +32,12 @@ enum Server {
 #[derive(Clone, Copy, Debug)]
 enum Sdk {
     TypeScript1,
+    /// By WebSocket.
+    TypeScript1Socket,
     TypeScript2,
     Python1,
+    /// By WebSocket.
+    Python1Socket,
     Python2,
     Rust,
 }
@@ -49,6 +53,28 @@ const TYPESCRIPT: [Client; 4] = [
 const PYTHON: [Client; 4] =
     [(Sdk::Python1, Legacy), (Sdk::Python2, Legacy), (Sdk::Python2, Auto), (Sdk::Python2, Modern)];
 const RUST: [Client; 3] = [(Sdk::Rust, Legacy), (Sdk::Rust, Auto), (Sdk::Rust, Modern)];
+
+const SOCKETS: [Client; 2] = [(Sdk::TypeScript1Socket, Legacy), (Sdk::Python1Socket, Legacy)];
+
+#[test]
+fn clients_by_websocket_use_an_http_server_of_both_eras() {
+    check(fixture_over_http, Server::Fixture, &SOCKETS);
+}
+
+#[test]
+fn clients_by_websocket_use_a_child_process_of_both_eras() {
+    check(Pair::fixture_over_stdio, Server::Fixture, &SOCKETS);
+}
+
+#[test]
+fn clients_by_websocket_use_a_legacy_http_server() {
+    check(everything_over_http, Server::Everything, &SOCKETS);
+}
+
+#[test]
+fn clients_by_websocket_use_a_legacy_child_process() {
+    check(everything_over_stdio, Server::Everything, &SOCKETS);
+}
 
 #[test]
 fn typescript_clients_use_an_http_server_of_both_eras() {
@@ -164,9 +190,11 @@ fn check(start: impl Fn() -> Pair, server: Server, clients: &[Client]) {
 /// Runs one client; what it printed, as an error if it failed.
 fn run(gateway: &Gateway, server: Server, (sdk, mode): Client) -> Result<String, String> {
     let mut command = match sdk {
-        Sdk::TypeScript1 => interpreted(node22(), "ts_v1.mjs"),
+        Sdk::TypeScript1 | Sdk::TypeScript1Socket => interpreted(node22(), "ts_v1.mjs"),
         Sdk::TypeScript2 => interpreted(node22(), "ts_v2.mjs"),
-        Sdk::Python1 => interpreted(Command::new(peer("py1/bin/python")), "py1.py"),
+        Sdk::Python1 | Sdk::Python1Socket => {
+            interpreted(Command::new(peer("py1/bin/python")), "py1.py")
+        }
         Sdk::Python2 => interpreted(Command::new(peer("py2/bin/python")), "py2.py"),
         Sdk::Rust => Command::new(example("rust_client")),
     };
@@ -179,7 +207,11 @@ fn run(gateway: &Gateway, server: Server, (sdk, mode): Client) -> Result<String,
         Auto => "auto",
         Modern => "modern",
     };
-    command.args([&gateway.url(), "--server", server, "--mode", mode]);
+    let url = match sdk {
+        Sdk::TypeScript1Socket | Sdk::Python1Socket => gateway.url().replacen("http", "ws", 1),
+        _ => gateway.url(),
+    };
+    command.args([&url, "--server", server, "--mode", mode]);
     let mut process = Process::start(command.stdin(Stdio::null()));
     let status = process.end(PATIENCE);
     if status.success() { Ok(process.output()) } else { Err(process.output()) }
