@@ -11,7 +11,7 @@ use wire::rpc::{self, Document, Envelope};
 use crate::admission::entrance::Protocol;
 use crate::admission::mirror;
 use crate::era;
-use crate::exchange::{Exchange, Kind, Via};
+use crate::exchange::{Exchange, Kind, Reply, Via};
 use crate::frontend::channel::{Channel, Reader, Writer};
 use crate::ids::{Address, ConnId, ExchangeId, Peer, Socket};
 use crate::limits;
@@ -241,7 +241,16 @@ impl Shard {
         }
         let mut lines = Vec::new();
         match era {
-            Era::Modern => mirror::write(&mut lines, bytes, envelope),
+            Era::Modern => {
+                mirror::write(&mut lines, bytes, envelope);
+                let pool = self.pools.get(usize::from(server.0));
+                if let (Some(name), Some(pool)) = (envelope.name, pool)
+                    && envelope.method.is_some_and(|method| method.eq(bytes, "tools/call"))
+                {
+                    let params = envelope.params.map(|params| params.get(bytes));
+                    pool.params.write(&mut lines, &name.decode(bytes), params.unwrap_or_default());
+                }
+            }
             Era::Legacy => {
                 let session = session.and_then(|key| self.sessions.get(key));
                 let revision = session.map(|session| session.revision);
@@ -252,6 +261,20 @@ impl Shard {
             }
         }
         Bytes::from(lines)
+    }
+
+    /// An HTTP server has answered a client that speaks no HTTP. From its tools it is learned which
+    /// headers the client's calls need.
+    pub(super) fn channel_learns(&mut self, key: ExchangeId, result: &[u8]) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let is_list = exchange.era == Era::Modern && &*exchange.label.method == b"tools/list";
+        if let Some(pool) = self.pools.get_mut(usize::from(exchange.server.0))
+            && is_list
+            && let Reply::Channel(_) = exchange.reply
+        {
+            // The client asks for the next page itself.
+            let _next = pool.params.learn(result);
+        }
     }
 
     /// What an HTTP server says of its own accord is listened to for as long as the client is
