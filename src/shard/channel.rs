@@ -372,7 +372,12 @@ impl Shard {
     }
 
     pub(super) fn channel_tick(&mut self, conn: ConnId, now: Instant) {
+        let is_paused = self.conns.get(conn).is_some_and(|entry| entry.is_paused);
         let Some(channel) = self.channel_mut(conn) else { return };
+        if is_paused {
+            // What is late is late because of us: the client has `SEND_TIMEOUT` for each step.
+            channel.heard_at = now;
+        }
         let limit = match (channel.is_ended, channel.gathered) {
             (true, _) => limits::LAST_ANSWERS_TIME,
             (false, 0) => return,
@@ -430,5 +435,98 @@ impl Shard {
             .collect();
         feeds.extend(channel.session.map(|key| self.feeds(key)).unwrap_or_default());
         feeds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::admission::entrance::Entrance;
+    use crate::admission::origin::Policy;
+    use crate::ids::{EntranceId, ShardId};
+    use crate::shard::event::Event;
+    use crate::shard::settings::{Identity, Settings};
+    use crate::upstream::catalog::{Catalog, Endpoint, Server};
+
+    /// A shard with one client that speaks lines, and its connection.
+    fn shard(now: Instant) -> (Shard, ConnId) {
+        let endpoint = Endpoint {
+            tls: false,
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+            authority: "127.0.0.1:1".to_owned(),
+            target: "/".to_owned(),
+            headers: Vec::new(),
+            conns_max: 1,
+        };
+        let target = Target::Http(endpoint);
+        let server = Server { name: "a".to_owned(), target, request_timeout: None };
+        let protocols = vec![Protocol::Lines];
+        let settings = Arc::new(Settings {
+            catalog: Catalog::new(vec![server]),
+            origins: Policy::default(),
+            entrances: vec![Entrance { protocols, server: None, users: None }],
+            clients_max: 9,
+            message_len_max: limits::MESSAGE_LEN,
+            session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
+            log: None,
+            tls: None,
+            epoch: (now, SystemTime::UNIX_EPOCH),
+        });
+        let identity = Identity { id: ShardId(0), shards: 1, seed: [0; 32] };
+        let mut shard = Shard::new(settings, identity, now);
+        let address = Address::Local { pid: 1, uid: 1 };
+        let peer = Peer { address, entrance: EntranceId(0) };
+        let actions = tell(&mut shard, Event::Accepted { socket: Socket(0), peer }, now);
+        let [Action::Receive { conn, .. }] = actions[..] else { panic!("{actions:?}") };
+        (shard, conn)
+    }
+
+    fn tell(shard: &mut Shard, event: Event<'_>, now: Instant) -> Vec<Action> {
+        shard.handle(event, now);
+        std::iter::from_fn(|| shard.poll()).collect()
+    }
+
+    fn is_closed(actions: &[Action]) -> bool {
+        actions.iter().any(|action| matches!(action, Action::Close { .. }))
+    }
+
+    #[test]
+    fn a_client_that_is_not_listened_to_is_not_late() {
+        let mut now = Instant::now();
+        let (mut shard, conn) = shard(now);
+        // Each line is answered with an error; the last is not complete.
+        let bytes = [&b"x\n".repeat(4000)[..], b"{"].concat();
+        let actions = tell(&mut shard, Event::Received { conn, bytes: &bytes }, now);
+        assert!(actions.iter().any(|action| matches!(action, Action::Pause { .. })));
+        // It reads slowly.
+        for _ in 0..6 {
+            now += Duration::from_secs(20);
+            shard.output(conn).unwrap().consume(1000);
+            let mut actions = tell(&mut shard, Event::Sent { conn }, now);
+            actions.extend(tell(&mut shard, Event::Woke, now));
+            assert!(!is_closed(&actions), "{actions:?}");
+        }
+        // Once it has caught up, it is listened to again, and the clock runs.
+        let len = shard.output(conn).unwrap().len();
+        shard.output(conn).unwrap().consume(len);
+        let actions = tell(&mut shard, Event::Sent { conn }, now);
+        assert!(actions.iter().any(|action| matches!(action, Action::Resume { .. })));
+        now += limits::BODY_TIMEOUT + Duration::from_secs(1);
+        assert!(is_closed(&tell(&mut shard, Event::Woke, now)));
+        assert_eq!((shard.clients(), shard.counters().gathered), (0, 0));
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_at_all_is_closed() {
+        let now = Instant::now();
+        let (mut shard, conn) = shard(now);
+        let bytes = b"x\n".repeat(4000);
+        assert!(!is_closed(&tell(&mut shard, Event::Received { conn, bytes: &bytes }, now)));
+        let later = now + limits::SEND_TIMEOUT;
+        assert!(is_closed(&tell(&mut shard, Event::Woke, later)));
     }
 }
