@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::admission::origin::Policy;
 use crate::telemetry::log::Format;
-use crate::upstream::catalog::Catalog;
+use crate::upstream::catalog::{Catalog, ServerId};
 
 pub mod args;
 pub mod problem;
@@ -25,6 +25,7 @@ mod keys;
 mod mcp_json;
 mod server;
 mod show;
+mod unix;
 mod url;
 mod value;
 
@@ -33,13 +34,19 @@ mod tests;
 
 pub use problem::{Problem, Refused};
 pub use secret::Outside;
-pub use source::{Overrides, Source, load};
+pub use source::{OneClient, Overrides, Source, load};
+pub use unix::Unix;
 
 /// What the program may rely on.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where clients connect. At least one, all distinct.
+    /// Where clients connect. All distinct; at least one, here or in `unix`, unless there is one
+    /// client and its server is in `stdio`.
     pub listen: Vec<SocketAddr>,
+    /// Unix sockets that clients connect to. All distinct.
+    pub unix: Vec<Unix>,
+    /// The server of the one client, which is on standard input and output; none: clients connect.
+    pub stdio: Option<ServerId>,
     /// Where health and metrics are served; none: nowhere.
     pub admin: Option<SocketAddr>,
     /// How many shards; none: as many as there are cores.

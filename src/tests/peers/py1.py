@@ -1,14 +1,16 @@
-"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP. It proves
-that this client works, every feature that it has.
+"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP, or with
+a gateway that it starts. It proves that this client works, every feature that it has.
 
     .peers/py1/bin/python py1.py URL [--server fixture|everything]
+    .peers/py1/bin/python py1.py --command JSON [--server fixture|everything]
 """
 
 import contextlib
 import datetime
 
 import checks
-from mcp import ClientSession, McpError, types
+from mcp import ClientSession, McpError, StdioServerParameters, types
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 
@@ -19,8 +21,14 @@ class Client:
         self.logs, self.updates = [], []
 
     async def start(self, stack, full):
-        streams = streamable_http_client(checks.ARGUMENTS.url)
-        read, write, self.session_id = await stack.enter_async_context(streams)
+        if checks.ARGUMENTS.command:
+            program, *args = checks.ARGUMENTS.command
+            streams = stdio_client(StdioServerParameters(command=program, args=args))
+            read, write = await stack.enter_async_context(streams)
+            self.session_id = lambda: None
+        else:
+            streams = streamable_http_client(checks.ARGUMENTS.url)
+            read, write, self.session_id = await stack.enter_async_context(streams)
         answers = {
             "sampling_callback": self._sample,
             "elicitation_callback": self._elicit,

@@ -1,6 +1,7 @@
 //! The edges of the gateway: what hostile, broken, slow and dying peers meet.
 
 mod http;
+mod lines;
 mod recorder;
 mod rig;
 
@@ -14,3 +15,5 @@ mod processes;
 mod shards;
 mod logs;
 mod slow;
+mod unix;
+mod stdio;
