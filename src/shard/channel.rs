@@ -327,18 +327,20 @@ impl Shard {
         self.channel_write(conn, &[&text], now);
     }
 
-    /// Requests of the client that are not answered.
-    pub(super) fn channel_exchanges(&self, conn: ConnId) -> Vec<ExchangeId> {
+    /// Whether the client has requests that are not answered and will be: a subscription goes on
+    /// until it is given up.
+    fn channel_waits(&self, conn: ConnId) -> bool {
         let Some(Role::Channel(channel)) = self.conns.get(conn).map(|entry| &entry.role) else {
-            return Vec::new();
+            return false;
         };
         let session = channel.session.and_then(|key| self.sessions.get(key));
         let of_session = session.map(|session| session.exchanges.as_slice()).unwrap_or_default();
-        let is_request = |key: &&ExchangeId| {
-            let exchange = self.exchanges.get(**key);
-            exchange.is_some_and(|it| matches!(it.kind, Kind::Request | Kind::Initialize))
-        };
-        of_session.iter().chain(&channel.exchanges).filter(is_request).copied().collect()
+        of_session.iter().chain(&channel.exchanges).any(|key| {
+            self.exchanges.get(*key).is_some_and(|exchange| {
+                let is_request = matches!(exchange.kind, Kind::Request | Kind::Initialize);
+                is_request && &*exchange.label.method != b"subscriptions/listen"
+            })
+        })
     }
 
     /// An exchange of this channel is over.
@@ -357,7 +359,7 @@ impl Shard {
             (false, true) => "draining",
             (false, false) => return,
         };
-        if self.channel_exchanges(conn).is_empty() {
+        if !self.channel_waits(conn) {
             self.channel_close(conn, why, now);
         }
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::lines::{Talk, call, modern, reason};
 use super::rig::{Dir, Rig, demo};
-use crate::support::{PATIENCE, Process, until};
+use crate::support::{HttpServer, PATIENCE, Process, until};
 
 /// A gateway with a Unix socket in front of these servers.
 fn rig(servers: &str) -> (Rig, PathBuf) {
@@ -112,6 +112,44 @@ fn the_modern_era_has_no_session_and_its_own_rules() {
     let bare = r#"{"jsonrpc":"2.0","id":9,"method":"tools/list","params":{}}"#;
     assert_eq!(reason(&talk.ask(bare)), "no_session");
     rig.check();
+}
+
+#[test]
+fn notifications_leave_nothing_behind() {
+    let (rig, path) = rig(&demo());
+    let mut talk = Talk::unix(&path);
+    let meta = super::rig::META;
+    let note =
+        format!("{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\",\"params\":{{{meta}}}}}\n");
+    assert!(talk.try_say(note.repeat(2000).as_bytes()));
+    talk.say(&modern(&json!(1), "echo", &json!({"text": "x"})));
+    assert_eq!(talk.text(&json!(1)), "x");
+    rig.until_metric("mcp_exchanges_in_flight ", 0);
+    rig.check();
+}
+
+#[test]
+fn a_subscription_does_not_hold_up_the_end() {
+    let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},{}}}"#, super::rig::META);
+    let listen = format!(
+        r#"{{"jsonrpc":"2.0","id":"s","method":"subscriptions/listen","params":{params}}}"#
+    );
+    let server = HttpServer::fixture();
+    for servers in [demo(), super::rig::http("http", &server.url)] {
+        let (mut rig, path) = rig(&servers);
+        let mut talks: Vec<Talk> = (0..2).map(|_| Talk::unix(&path)).collect();
+        for talk in &mut talks {
+            let note = talk.ask(&listen);
+            assert_eq!(note["method"], "notifications/subscriptions/acknowledged", "{note}");
+        }
+        let start = Instant::now();
+        talks[0].finish();
+        talks[0].closed();
+        rig.gateway.process.signal(Signal::TERM);
+        talks[1].closed();
+        assert_eq!(rig.gateway.process.end(PATIENCE).code(), Some(0));
+        assert!(start.elapsed() < Duration::from_secs(4), "took {:?}", start.elapsed());
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::entry_point;
 use super::sdks::{Client, Modern, PYTHON, Server, TYPESCRIPT, run_with};
-use crate::support::{HttpServer, node22, peer};
+use crate::support::{HttpServer, example, node22, peer};
 
 #[test]
 fn typescript_clients_start_a_gateway_in_front_of_a_command() {
@@ -24,6 +24,23 @@ fn typescript_clients_start_a_gateway_in_front_of_an_http_server() {
 #[test]
 fn python_clients_start_a_gateway_in_front_of_an_http_server() {
     fixture(&PYTHON);
+}
+
+#[test]
+fn typescript_clients_start_a_gateway_in_front_of_a_command_of_both_eras() {
+    fixture_as_command(&TYPESCRIPT);
+}
+
+#[test]
+fn python_clients_start_a_gateway_in_front_of_a_command_of_both_eras() {
+    fixture_as_command(&PYTHON);
+}
+
+fn fixture_as_command(clients: &[Client]) {
+    let server = example("conformance_server");
+    for client in clients {
+        check(&["--", server.to_str().unwrap(), "--stdio"], Server::Fixture, *client);
+    }
 }
 
 fn everything(clients: &[Client]) {
