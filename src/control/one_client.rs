@@ -53,9 +53,9 @@ impl OneClient {
         thread::Builder::new().name("stdin".to_owned()).spawn(move || listen(input, &to_shard))?;
         let (writing, done) = plain::channel();
         let talk = move || {
-            talk(&ours, output);
+            let outcome = talk(&ours, output);
             // Without a receiver the gateway is at its end.
-            news.send(News::ClientLeft).unwrap_or_default();
+            news.send(News::ClientLeft { outcome }).unwrap_or_default();
             drop(writing);
         };
         thread::Builder::new().name("stdout".to_owned()).spawn(talk)?;
@@ -118,24 +118,26 @@ fn listen(mut input: File, to_shard: &UnixStream) {
     to_shard.shutdown(Shutdown::Write).unwrap_or_default();
 }
 
-/// From the shard to standard output.
-fn talk(from_shard: &UnixStream, mut output: File) {
+/// From the shard to standard output. A client that does not read any more is no error.
+fn talk(from_shard: &UnixStream, mut output: File) -> io::Result<()> {
     let mut source = from_shard;
     let mut buf = vec![0; PUMP_LEN];
-    loop {
+    let outcome = loop {
         match source.read(&mut buf) {
-            Ok(0) => break,
-            Ok(len) => {
-                if write_all(&mut output, buf.get(..len).unwrap_or_default()).is_err() {
-                    break;
-                }
-            }
+            Ok(0) => break Ok(()),
+            Ok(len) => match write_all(&mut output, buf.get(..len).unwrap_or_default()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break Ok(()),
+                Err(error) => break Err(error),
+            },
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
+            // The shard has given it up.
+            Err(_) => break Ok(()),
         }
-    }
+    };
     // The shard learns that nobody reads any more, and need not wait for us to say something.
     from_shard.shutdown(Shutdown::Both).unwrap_or_default();
+    outcome
 }
 
 fn write_all(output: &mut File, mut bytes: &[u8]) -> io::Result<()> {

@@ -44,7 +44,8 @@ pub(super) enum News {
     /// The thread of a shard has ended; with an error, if it had one.
     ShardEnded { shard: ShardId, outcome: io::Result<()> },
     /// The one client of standard input and output is gone, and with it the reason to be here.
-    ClientLeft,
+    /// An error, if it could not be written to although it was there.
+    ClientLeft { outcome: io::Result<()> },
 }
 
 /// What the loop is built from.
@@ -285,7 +286,12 @@ impl Control {
                 self.parts.post.send(shard, Parcel::Answered { ticket, reply });
             }
             News::ShardEnded { shard, outcome } => self.shard_ended(shard, &outcome, now),
-            News::ClientLeft => {
+            News::ClientLeft { outcome } => {
+                if let Err(error) = outcome {
+                    self.has_failed = true;
+                    let words = format!("standard output can not be written to: {error}");
+                    self.parts.log.say("error", &words);
+                }
                 if let Phase::Serving = self.phase {
                     self.stop_timeout = LEFT_TIMEOUT;
                     self.drain_within(LEFT_TIMEOUT, now);

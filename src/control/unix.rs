@@ -113,7 +113,7 @@ impl SocketFile {
         // The link leads to this very file, not to what is at its path now.
         let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         fs::set_permissions(&file, Permissions::from_mode(unix.mode))
-            .map_err(|error| format!("its `mode` can not be set: {error}"))?;
+            .map_err(|error| format!("its `mode` can not be set (which needs /proc): {error}"))?;
         if unix.user.is_none() && unix.group.is_none() {
             return Ok(());
         }

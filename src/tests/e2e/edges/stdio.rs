@@ -260,6 +260,53 @@ fn a_client_that_vanishes_is_the_end_as_well() {
 }
 
 #[test]
+fn answers_that_can_not_be_written_are_a_failure() {
+    let program = env!("CARGO_BIN_EXE_mcp-gateway");
+    let run = |output: File| {
+        let mut command = Command::new(program);
+        command.args(["stdio", "--", program, "demo-server"]);
+        command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // The input does not end: what is wrong with the output has to be enough.
+        let mut to = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut to, b"garbage\n").unwrap();
+        until("the end", || child.try_wait().unwrap());
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run(File::options().write(true).open("/dev/full").unwrap());
+    assert_eq!(code, Some(1));
+    assert!(said.contains("standard output can not be written to: No space left"), "{said}");
+    // Whoever reads no more has what it wanted.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let (code, said) = run(File::from(std::os::fd::OwnedFd::from(writer)));
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn the_log_does_not_hold_up_anybody() {
+    // Nobody reads standard error, and more is written to it than a pipe holds.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-gateway"));
+    let script = "i=0; while [ $i -lt 3000 ]; do echo \"line $i ----------------\" >&2; \
+                  i=$((i+1)); done; exec \"$0\" demo-server";
+    let program = env!("CARGO_BIN_EXE_mcp-gateway");
+    command.args(["stdio", "--", "/bin/sh", "-c", script, program]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut talk = Talk::new(child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    talk.initialize("2025-11-25");
+    for id in 0..500 {
+        talk.say(&call(&json!(id), "echo", &json!({"text": "x"})));
+        assert_eq!(talk.text(&json!(id)), "x");
+    }
+    talk.finish();
+    let start = Instant::now();
+    let status = until("the end", || child.try_wait().unwrap());
+    assert!(start.elapsed() < END_MAX && status.code() == Some(0), "{status}");
+}
+
+#[test]
 fn every_source_works_and_a_server_is_chosen_by_name() {
     let check = |dir: Dir, arguments: &[&str]| {
         let mut filter = Filter::start(dir, arguments);
