@@ -3,10 +3,12 @@
 use super::file::Section;
 use super::problem::Report;
 
-/// The sections of the file with their keys. `""` is the top; `server` is `[servers.NAME]`.
+/// The sections of the file with their keys. `""` is the top; `server` is `[servers.NAME]`,
+/// `listen.unix` one socket of that key.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["listen", "limits", "sessions", "log", "shutdown", "shards", "servers"]),
-    ("listen", &["http", "ws", "tcp", "ping_interval", "admin", "hosts", "origins"]),
+    ("listen", &["http", "ws", "tcp", "unix", "ping_interval", "admin", "hosts", "origins"]),
+    ("listen.unix", &["path", "mode", "owner", "users", "server"]),
     ("limits", &["message"]),
     ("sessions", &["idle_timeout"]),
     ("log", &["format"]),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::origin::Policy;
 use crate::telemetry::log::Format;
-use crate::upstream::catalog::Catalog;
+use crate::upstream::catalog::{Catalog, ServerId};
 
 pub mod args;
 pub mod problem;
@@ -26,6 +26,7 @@ mod keys;
 mod mcp_json;
 mod server;
 mod show;
+mod unix;
 mod url;
 mod value;
 
@@ -34,12 +35,14 @@ mod tests;
 
 pub use problem::{Problem, Refused};
 pub use secret::Outside;
-pub use source::{Overrides, Source, load};
+pub use source::{OneClient, Overrides, Source, load};
+pub use unix::Unix;
 
 /// What the program may rely on.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where clients connect. At least one, all distinct.
+    /// Where clients connect. All distinct; at least one, here or in `unix`, unless there is one
+    /// client and its server is in `stdio`.
     pub listen: Vec<SocketAddr>,
     /// Where clients connect that speak the TCP binary protocol.
     pub tcp: Vec<SocketAddr>,
@@ -47,6 +50,10 @@ pub struct Config {
     pub ws: Vec<SocketAddr>,
     /// Silence on a WebSocket after which the client is pinged.
     pub ping_interval: Duration,
+    /// Unix sockets that clients connect to. All distinct.
+    pub unix: Vec<Unix>,
+    /// The server of the one client, which is on standard input and output; none: clients connect.
+    pub stdio: Option<ServerId>,
     /// Where health and metrics are served; none: nowhere.
     pub admin: Option<SocketAddr>,
     /// How many shards; none: as many as there are cores.
@@ -79,8 +86,8 @@ pub enum LogChoice {
 }
 
 impl Config {
-    /// Where clients come in: each address once, with everything that is spoken there. What a
-    /// client speaks is found out by its first bytes.
+    /// The addresses where clients come in: each once, with everything that is spoken there. What
+    /// a client speaks is found out by its first bytes.
     pub fn entrances(&self) -> Vec<(SocketAddr, Entrance)> {
         let lists = [
             (Protocol::Http, &self.listen),

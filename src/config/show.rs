@@ -5,7 +5,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::{Config, LogChoice};
+use super::{Config, LogChoice, Unix};
 use crate::telemetry::log::Format;
 use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target};
 
@@ -14,11 +14,17 @@ impl Display for Config {
         for addr in &self.listen {
             writeln!(f, "listen.http            {addr}")?;
         }
+        if self.listen.is_empty() {
+            writeln!(f, "listen.http            off")?;
+        }
         for addr in &self.ws {
             writeln!(f, "listen.ws              {addr}")?;
         }
         for addr in &self.tcp {
             writeln!(f, "listen.tcp             {addr}")?;
+        }
+        for unix in &self.unix {
+            show_unix(unix, self, f)?;
         }
         writeln!(f, "listen.ping_interval   {}", duration(self.ping_interval))?;
         match self.admin {
@@ -45,6 +51,25 @@ impl Display for Config {
         }
         Ok(())
     }
+}
+
+fn show_unix(unix: &Unix, config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
+    let path = unix.path.display().to_string();
+    write!(f, "listen.unix            {} (mode {:04o}", path.escape_debug(), unix.mode)?;
+    if let Some(user) = unix.user {
+        write!(f, "; user {user}")?;
+    }
+    if let Some(group) = unix.group {
+        write!(f, "; group {group}")?;
+    }
+    if let Some(users) = &unix.users {
+        let users: Vec<String> = users.iter().map(ToString::to_string).collect();
+        write!(f, "; only for users {}", users.join(", "))?;
+    }
+    if let Some(server) = unix.server.and_then(|server| config.catalog.get(server)) {
+        write!(f, "; server {}", server.name)?;
+    }
+    writeln!(f, ")")
 }
 
 fn show_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {

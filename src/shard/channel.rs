@@ -12,7 +12,7 @@ use wire::rpc::{self, Document, Envelope};
 use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::mirror;
 use crate::era;
-use crate::exchange::{Exchange, Kind, Via};
+use crate::exchange::{Exchange, Kind, Reply, Via};
 use crate::frontend::binary::{FrameReader, Stage};
 use crate::frontend::channel::{Channel, Reader, Writer};
 use crate::ids::{Address, ConnId, ExchangeId, Peer, SessionKey, Socket};
@@ -296,7 +296,16 @@ impl Shard {
         }
         let mut lines = Vec::new();
         match era {
-            Era::Modern => mirror::write(&mut lines, bytes, envelope),
+            Era::Modern => {
+                mirror::write(&mut lines, bytes, envelope);
+                let pool = self.pools.get(usize::from(server.0));
+                if let (Some(name), Some(pool)) = (envelope.name, pool)
+                    && envelope.method.is_some_and(|method| method.eq(bytes, "tools/call"))
+                {
+                    let params = envelope.params.map(|params| params.get(bytes));
+                    pool.params.write(&mut lines, &name.decode(bytes), params.unwrap_or_default());
+                }
+            }
             Era::Legacy => {
                 let session = session.and_then(|key| self.sessions.get(key));
                 let revision = session.map(|session| session.revision);
@@ -307,6 +316,20 @@ impl Shard {
             }
         }
         Bytes::from(lines)
+    }
+
+    /// An HTTP server has answered a client that speaks no HTTP. From its tools it is learned which
+    /// headers the client's calls need.
+    pub(super) fn channel_learns(&mut self, key: ExchangeId, result: &[u8]) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let is_list = exchange.era == Era::Modern && &*exchange.label.method == b"tools/list";
+        if let Some(pool) = self.pools.get_mut(usize::from(exchange.server.0))
+            && is_list
+            && let Reply::Channel(_) = exchange.reply
+        {
+            // The client asks for the next page itself.
+            let _next = pool.params.learn(result);
+        }
     }
 
     /// What an HTTP server says of its own accord is listened to for as long as the client is
@@ -381,11 +404,23 @@ impl Shard {
         };
         let sessions = channel.sessions().filter_map(|key| self.sessions.get(key));
         let of_sessions = sessions.flat_map(|session| &session.exchanges);
-        let is_request = |key: &&ExchangeId| {
-            let exchange = self.exchanges.get(**key);
-            exchange.is_some_and(|it| matches!(it.kind, Kind::Request | Kind::Initialize))
+        of_sessions.chain(&channel.exchanges).copied().collect()
+    }
+
+    /// Whether the client has requests that are not answered and will be: a subscription goes on
+    /// until it is given up.
+    fn channel_waits(&self, conn: ConnId) -> bool {
+        let Some(Role::Channel(channel)) = self.conns.get(conn).map(|entry| &entry.role) else {
+            return false;
         };
-        of_sessions.chain(&channel.exchanges).filter(is_request).copied().collect()
+        let sessions = channel.sessions().filter_map(|key| self.sessions.get(key));
+        let of_sessions = sessions.flat_map(|session| &session.exchanges);
+        of_sessions.chain(&channel.exchanges).any(|key| {
+            self.exchanges.get(*key).is_some_and(|exchange| {
+                let is_request = matches!(exchange.kind, Kind::Request | Kind::Initialize);
+                is_request && &*exchange.label.method != b"subscriptions/listen"
+            })
+        })
     }
 
     /// An exchange of this channel is over.
@@ -404,7 +439,7 @@ impl Shard {
             (false, true) => "draining",
             (false, false) => return,
         };
-        if self.channel_exchanges(conn).is_empty() {
+        if !self.channel_waits(conn) {
             self.channel_close(conn, why, now);
         }
     }
@@ -509,4 +544,102 @@ impl Shard {
 fn binary_parts() -> (Reader, Writer) {
     let writer = Writer::Binary(Dialect::Short, Stage::Negotiation);
     (Reader::Binary(FrameReader::default()), writer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::admission::entrance::Entrance;
+    use crate::admission::origin::Policy;
+    use crate::ids::{EntranceId, ShardId};
+    use crate::shard::event::Event;
+    use crate::shard::settings::{Identity, Settings};
+    use crate::upstream::catalog::{Catalog, Endpoint, Server};
+
+    /// A shard with one client that speaks lines, and its connection.
+    fn shard(now: Instant) -> (Shard, ConnId) {
+        let endpoint = Endpoint {
+            tls: false,
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+            authority: "127.0.0.1:1".to_owned(),
+            target: "/".to_owned(),
+            headers: Vec::new(),
+            conns_max: 1,
+        };
+        let target = Target::Http(endpoint);
+        let server = Server { name: "a".to_owned(), target, request_timeout: None };
+        let protocols = vec![Protocol::Lines];
+        let settings = Arc::new(Settings {
+            catalog: Catalog::new(vec![server]),
+            origins: Policy::default(),
+            entrances: vec![Entrance { protocols, server: None, users: None }],
+            clients_max: 9,
+            message_len_max: limits::MESSAGE_LEN,
+            session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
+            ping_interval: limits::PING_INTERVAL,
+            log: None,
+            tls: None,
+            epoch: (now, SystemTime::UNIX_EPOCH),
+        });
+        let identity = Identity { id: ShardId(0), shards: 1, seed: [0; 32] };
+        let mut shard = Shard::new(settings, identity, now);
+        let address = Address::Local { pid: 1, uid: 1 };
+        let peer = Peer { address, entrance: EntranceId(0) };
+        let actions = tell(&mut shard, Event::Accepted { socket: Socket(0), peer }, now);
+        let [Action::Receive { conn, .. }, ..] = actions[..] else { panic!("{actions:?}") };
+        (shard, conn)
+    }
+
+    fn tell(shard: &mut Shard, event: Event<'_>, now: Instant) -> Vec<Action> {
+        shard.handle(event, now);
+        std::iter::from_fn(|| shard.poll()).collect()
+    }
+
+    fn is_closed(actions: &[Action]) -> bool {
+        actions.iter().any(|action| matches!(action, Action::Close { .. }))
+    }
+
+    #[test]
+    fn a_client_that_is_not_listened_to_is_not_late() {
+        let mut now = Instant::now();
+        let (mut shard, conn) = shard(now);
+        // Each line is answered with an error; the last is not complete.
+        let bytes = [&b"x\n".repeat(4000)[..], b"{"].concat();
+        let actions = tell(&mut shard, Event::Received { conn, bytes: &mut bytes.clone() }, now);
+        assert!(actions.iter().any(|action| matches!(action, Action::Pause { .. })));
+        // It reads slowly.
+        for _ in 0..6 {
+            now += Duration::from_secs(20);
+            shard.output(conn).unwrap().consume(1000);
+            let mut actions = tell(&mut shard, Event::Sent { conn }, now);
+            actions.extend(tell(&mut shard, Event::Woke, now));
+            assert!(!is_closed(&actions), "{actions:?}");
+        }
+        // Once it has caught up, it is listened to again, and the clock runs.
+        let len = shard.output(conn).unwrap().len();
+        shard.output(conn).unwrap().consume(len);
+        let actions = tell(&mut shard, Event::Sent { conn }, now);
+        assert!(actions.iter().any(|action| matches!(action, Action::Resume { .. })));
+        now += limits::BODY_TIMEOUT + Duration::from_secs(1);
+        assert!(is_closed(&tell(&mut shard, Event::Woke, now)));
+        assert_eq!((shard.clients(), shard.counters().gathered), (0, 0));
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_at_all_is_closed() {
+        let now = Instant::now();
+        let (mut shard, conn) = shard(now);
+        let bytes = b"x\n".repeat(4000);
+        assert!(!is_closed(&tell(
+            &mut shard,
+            Event::Received { conn, bytes: &mut bytes.clone() },
+            now
+        )));
+        let later = now + limits::SEND_TIMEOUT;
+        assert!(is_closed(&tell(&mut shard, Event::Woke, later)));
+    }
 }

@@ -45,7 +45,8 @@ pub(super) struct Pool {
     pub(super) initialize: Option<Bytes>,
     /// Until when the server is known to understand only `initialize`.
     pub(super) legacy_until: Option<Instant>,
-    /// Which arguments of the tools are mirrored in headers, for a process.
+    /// Which arguments of the tools are mirrored in headers: as a process said, or as an HTTP
+    /// server said to clients that speak no HTTP.
     pub(super) params: Params,
     /// The pause before a process for everybody is started again.
     pub(super) restart: Restart,

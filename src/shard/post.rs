@@ -363,7 +363,8 @@ impl Shard {
         self.counters.in_flight += 1;
         self.counters.exchanges += u64::from(kind != Kind::Notice);
         if let Some(channel) = self.channel_mut(conn) {
-            if incoming.session.is_none() {
+            // What nobody waits for goes on without the client.
+            if incoming.session.is_none() && kind != Kind::Notice {
                 channel.exchanges.push(key);
             }
             self.watch(key, now);

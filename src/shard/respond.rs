@@ -396,6 +396,9 @@ impl Shard {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (kind, session) = (exchange.kind, exchange.session);
         let error = envelope.error.map(|_| envelope.error_code.unwrap_or_default());
+        if let Some(result) = envelope.result {
+            self.channel_learns(key, result.get(bytes));
+        }
         match (kind, session) {
             (Kind::Handshake | Kind::Setup, Some(session)) => {
                 self.exchange_end(key, Outcome::Answered(200), now);

@@ -29,6 +29,8 @@ fn load_text(text: &str, is_json: bool, overrides: &Overrides) -> Result<Config,
     let read = |path: &Path| match path.to_str() {
         Some("t") => Ok(text.to_owned()),
         Some("/secret") => Ok(format!("{SECRET}\r\n\n")),
+        Some("/etc/passwd") => Ok("root:x:0:0::/:/bin/sh\nalice:x:1000:50::/:\nodd".to_owned()),
+        Some("/etc/group") => Ok("root:x:0:\nstaff:x:50:alice\n".to_owned()),
         _ => Err(io::Error::new(io::ErrorKind::NotFound, "not there")),
     };
     let source = if is_json { Source::McpJson("t".into()) } else { Source::File("t".into()) };
@@ -237,6 +239,62 @@ fn everything_can_be_configured() {
 }
 
 #[test]
+fn unix_sockets_can_be_configured() {
+    let config = config(
+        r#"
+        [listen]
+        http = "off"
+        unix = [
+            "/run/a.sock",
+            { path = "b", mode = "660", owner = "alice:staff", users = ["alice", 7, "8"] },
+            { path = "c", owner = ":50" },
+            { path = "d", owner = "7", server = "a" },
+        ]
+        [servers.a]
+        command = ["x"]
+        "#,
+    );
+    assert_eq!((config.listen.len(), config.stdio), (0, None));
+    let [first, second, third, fourth] = &config.unix[..] else { panic!("{:?}", config.unix) };
+    assert_eq!((first.path.as_path(), first.mode), (Path::new("/run/a.sock"), 0o600));
+    assert_eq!((first.user, first.group, &first.users, first.server), (None, None, &None, None));
+    assert_eq!((second.mode, second.user, second.group), (0o660, Some(1000), Some(50)));
+    assert_eq!(second.users, Some(vec![1000, 7, 8]));
+    assert_eq!((third.user, third.group), (None, Some(50)));
+    assert_eq!((fourth.user, fourth.group, fourth.server), (Some(7), None, Some(ServerId(0))));
+    let shown = config.to_string();
+    for line in [
+        "listen.http            off\n",
+        "listen.unix            /run/a.sock (mode 0600)\n",
+        "b (mode 0660; user 1000; group 50; only for users 1000, 7, 8)\n",
+        "d (mode 0600; user 7; server a)\n",
+    ] {
+        assert!(shown.contains(line), "{line} in:\n{shown}");
+    }
+}
+
+#[test]
+fn one_client_has_one_server_and_nobody_connects() {
+    let two = "shards = 3\n[listen]\nhttp = \"0.0.0.0:1\"\nunix = \"/s\"\nadmin = \"0.0.0.0:2\"\n\
+               [servers.a]\nurl = \"https://x\"\n[servers.b]\nurl = \"https://x\"";
+    let overrides = |server: Option<&str>| Overrides {
+        shards: Some(1),
+        one_client: Some(OneClient { server: server.map(str::to_owned) }),
+        ..Overrides::default()
+    };
+    let config = load_text(two, false, &overrides(Some("b"))).unwrap();
+    assert_eq!((config.stdio, config.shards, config.admin), (Some(ServerId(1)), Some(1), None));
+    assert_eq!((config.listen.len(), config.unix.len(), config.warnings.len()), (0, 0, 0));
+    let said = "command line: --server: is needed, because there are several servers: a, b";
+    expect(load_text(two, false, &overrides(None)), said, two);
+    let said = "command line: --server: there is no server of this name; known: a, b";
+    expect(load_text(two, false, &overrides(Some("c"))), said, two);
+    let one = "[servers.a]\nurl = \"https://x\"";
+    let config = load_text(one, false, &overrides(None)).unwrap();
+    assert_eq!(config.stdio, Some(ServerId(0)));
+}
+
+#[test]
 fn the_command_line_counts_more() {
     let text = "shards = 2\nlog.format = \"json\"\n\
                 [listen]\nhttp = \"0.0.0.0:1\"\nadmin = \"off\"\n\
@@ -246,6 +304,7 @@ fn the_command_line_counts_more() {
         admin: Some(Some("127.0.0.1:6".parse().unwrap())),
         shards: Some(4),
         log: Some(LogChoice::Off),
+        one_client: None,
     };
     let config = load_text(text, false, &overrides).unwrap();
     assert_eq!((&config.listen, config.admin), (&overrides.listen, overrides.admin.unwrap()));

@@ -91,6 +91,119 @@ fn unknown_keys_get_the_nearest() {
 }
 
 #[test]
+fn unix_sockets() {
+    check_top(
+        r#"
+        > [listen]
+        > http = "off"
+        2:8: listen.http: can be "off" only if clients can connect elsewhere
+        > [listen]
+        > unix = "/run/mcp.sock"
+        fine
+        > [listen]
+        > http = "off"
+        > unix = "relative"
+        fine
+        > [listen]
+        > unix = []
+        2:8: listen.unix: must not be empty: the path of a socket
+        > [listen]
+        > unix = 1
+        2:8: listen.unix: must be the path of a socket, such as "/run/mcp.sock", a table
+        > [listen]
+        > unix = ["", "/run/", 1]
+        2:9: listen.unix[0]: must be the path of a socket
+        2:13: listen.unix[1]: must be the path of a socket
+        2:22: listen.unix[2]: must be the path of a socket
+        > [listen]
+        > unix = ["/a", "/a"]
+        2:15: listen.unix[1]: is there twice
+        > [listen.unix]
+        > mode = "0777"
+        > user = ["alice"]
+        1:1: listen.unix: needs a `path`
+        3:1: listen.unix.user: unknown key; did you mean `users`?
+        w: 1:1: listen.unix: everybody on this machine can connect
+        > [listen.unix]
+        > path = "/s"
+        > mode = "0777"
+        > users = ["alice"]
+        fine
+        > [listen.unix]
+        > path = "/s"
+        > mode = "rw"
+        3:8: listen.unix.mode: must be permissions in octal, such as "0600"
+        > [listen.unix]
+        > path = "/s"
+        > mode = "+600"
+        3:8: listen.unix.mode: must be permissions in octal
+        > [listen.unix]
+        > path = "/s"
+        > mode = "1777"
+        3:8: listen.unix.mode: must be permissions in octal
+        > [listen.unix]
+        > path = "/s"
+        > mode = 0o600
+        3:8: listen.unix.mode: must be permissions in octal, such as "0600" (only the owner of
+        "#,
+    );
+    let name = "x".repeat(107);
+    let long = format!("[listen]\nunix = \"/{name}\"\n[servers.a]\nurl = \"https://x\"");
+    let said = "2:8: listen.unix: must be the path of a socket";
+    expect(load_text(&long, false, &Overrides::default()), said, &long);
+}
+
+#[test]
+fn people_and_servers_of_unix_sockets() {
+    check_top(
+        r#"
+        > [listen.unix]
+        > path = "/s"
+        > owner = "bob"
+        3:9: listen.unix.owner: there is no user of this name in /etc/passwd; write the number
+        > [listen.unix]
+        > path = "/s"
+        > owner = "alice:bob"
+        3:9: listen.unix.owner: there is no group of this name in /etc/group; write the number
+        > [listen.unix]
+        > path = "/s"
+        > owner = ":"
+        3:9: listen.unix.owner: must be a user, a user and a group, or a group
+        > [listen.unix]
+        > path = "/s"
+        > owner = "4294967295"
+        3:9: listen.unix.owner: there is no user of this name
+        > [listen.unix]
+        > path = "/s"
+        > users = []
+        3:9: listen.unix.users: must not be empty: a list of users
+        > [listen.unix]
+        > path = "/s"
+        > users = ["alice", "bob", "odd", -1, true]
+        3:19: listen.unix.users[1]: there is no user of this name
+        3:26: listen.unix.users[2]: there is no user of this name
+        3:33: listen.unix.users[3]: must be a whole number
+        3:37: listen.unix.users[4]: must be a user, by name or by number
+        > [listen.unix]
+        > path = "/s"
+        > server = "b"
+        3:10: listen.unix.server: there is no server of this name; known: a
+        > [listen]
+        > unix = "/s"
+        > [servers.b]
+        > url = "https://x/"
+        2:8: listen.unix: needs a `server`, because there are several: b, a
+        > [listen.unix]
+        > path = "/s"
+        > server = "b"
+        > [servers.b]
+        > url = "wrong"
+        5:7: servers.b.url: must be a URL
+        "#,
+    );
+}
+
+#[test]
 fn listeners() {
     check_top(
         r#"

@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod guard;
+mod listen;
 mod processes;
 mod serve;
 
@@ -19,9 +20,11 @@ use tokio::net::UnixStream;
 
 use super::process::Key;
 use super::*;
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::ids::ProcessId;
 use crate::limits;
 use crate::mesh::Reply;
+use crate::telemetry::log::Format;
 use crate::upstream::catalog::{self, Isolation, Secret, Server, ServerId};
 
 /// Nothing here takes longer, on however slow a machine.

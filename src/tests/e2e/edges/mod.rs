@@ -1,6 +1,7 @@
 //! The edges of the gateway: what hostile, broken, slow and dying peers meet.
 
 mod http;
+mod lines;
 mod recorder;
 mod rig;
 mod ws;
@@ -17,3 +18,5 @@ mod logs;
 mod slow;
 mod tcp;
 mod websocket;
+mod unix;
+mod stdio;

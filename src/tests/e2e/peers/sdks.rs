@@ -11,18 +11,18 @@ const PATIENCE: Duration = Duration::from_mins(3);
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Legacy,
     /// Whatever the server does; the newer, if it does both.
     Auto,
     Modern,
 }
 
-use Mode::{Auto, Legacy, Modern};
+pub(super) use Mode::{Auto, Legacy, Modern};
 
 /// What is expected of the server; a key of `servers.json`.
 #[derive(Clone, Copy, Debug)]
-enum Server {
+pub(super) enum Server {
     /// Both eras.
     Fixture,
     /// Legacy only.
@@ -30,7 +30,7 @@ enum Server {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Sdk {
+pub(super) enum Sdk {
     TypeScript1,
     /// By WebSocket.
     TypeScript1Socket,
@@ -42,15 +42,15 @@ enum Sdk {
     Rust,
 }
 
-type Client = (Sdk, Mode);
+pub(super) type Client = (Sdk, Mode);
 
-const TYPESCRIPT: [Client; 4] = [
+pub(super) const TYPESCRIPT: [Client; 4] = [
     (Sdk::TypeScript1, Legacy),
     (Sdk::TypeScript2, Legacy),
     (Sdk::TypeScript2, Auto),
     (Sdk::TypeScript2, Modern),
 ];
-const PYTHON: [Client; 4] =
+pub(super) const PYTHON: [Client; 4] =
     [(Sdk::Python1, Legacy), (Sdk::Python2, Legacy), (Sdk::Python2, Auto), (Sdk::Python2, Modern)];
 const RUST: [Client; 3] = [(Sdk::Rust, Legacy), (Sdk::Rust, Auto), (Sdk::Rust, Modern)];
 
@@ -188,7 +188,20 @@ fn check(start: impl Fn() -> Pair, server: Server, clients: &[Client]) {
 }
 
 /// Runs one client; what it printed, as an error if it failed.
-fn run(gateway: &Gateway, server: Server, (sdk, mode): Client) -> Result<String, String> {
+fn run(gateway: &Gateway, server: Server, client: Client) -> Result<String, String> {
+    let url = match client.0 {
+        Sdk::TypeScript1Socket | Sdk::Python1Socket => gateway.url().replacen("http", "ws", 1),
+        _ => gateway.url(),
+    };
+    run_with(&[&url], server, client)
+}
+
+/// The same, with the arguments that lead to the gateway.
+pub(super) fn run_with(
+    gateway: &[&str],
+    server: Server,
+    (sdk, mode): Client,
+) -> Result<String, String> {
     let mut command = match sdk {
         Sdk::TypeScript1 | Sdk::TypeScript1Socket => interpreted(node22(), "ts_v1.mjs"),
         Sdk::TypeScript2 => interpreted(node22(), "ts_v2.mjs"),
@@ -207,11 +220,7 @@ fn run(gateway: &Gateway, server: Server, (sdk, mode): Client) -> Result<String,
         Auto => "auto",
         Modern => "modern",
     };
-    let url = match sdk {
-        Sdk::TypeScript1Socket | Sdk::Python1Socket => gateway.url().replacen("http", "ws", 1),
-        _ => gateway.url(),
-    };
-    command.args([&url, "--server", server, "--mode", mode]);
+    command.args(gateway).args(["--server", server, "--mode", mode]);
     let mut process = Process::start(command.stdin(Stdio::null()));
     let status = process.end(PATIENCE);
     if status.success() { Ok(process.output()) } else { Err(process.output()) }
