@@ -608,8 +608,8 @@ mod tests {
         let mut now = Instant::now();
         let (mut shard, conn) = shard(now);
         // Each line is answered with an error; the last is not complete.
-        let bytes = [&b"x\n".repeat(4000)[..], b"{"].concat();
-        let actions = tell(&mut shard, Event::Received { conn, bytes: &mut bytes.clone() }, now);
+        let mut bytes = [&b"x\n".repeat(4000)[..], b"{"].concat();
+        let actions = tell(&mut shard, Event::Received { conn, bytes: &mut bytes }, now);
         assert!(actions.iter().any(|action| matches!(action, Action::Pause { .. })));
         // It reads slowly.
         for _ in 0..6 {
@@ -633,12 +633,8 @@ mod tests {
     fn a_client_that_does_not_read_at_all_is_closed() {
         let now = Instant::now();
         let (mut shard, conn) = shard(now);
-        let bytes = b"x\n".repeat(4000);
-        assert!(!is_closed(&tell(
-            &mut shard,
-            Event::Received { conn, bytes: &mut bytes.clone() },
-            now
-        )));
+        let mut bytes = b"x\n".repeat(4000);
+        assert!(!is_closed(&tell(&mut shard, Event::Received { conn, bytes: &mut bytes }, now)));
         let later = now + limits::SEND_TIMEOUT;
         assert!(is_closed(&tell(&mut shard, Event::Woke, later)));
     }
