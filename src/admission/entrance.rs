@@ -5,8 +5,10 @@ use crate::upstream::catalog::ServerId;
 /// What a client speaks on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Streamable HTTP.
+    /// Streamable HTTP, and HTTP+SSE beside it.
     Http,
+    /// HTTP+SSE alone (2024-11-05).
+    Sse,
     /// Newline-delimited JSON-RPC, as on standard streams.
     Lines,
 }
@@ -27,6 +29,11 @@ impl Entrance {
     /// One where clients speak HTTP.
     pub fn http() -> Self {
         Self { protocols: vec![Protocol::Http], server: None, users: None }
+    }
+
+    /// One where clients speak HTTP+SSE and nothing else.
+    pub fn sse() -> Self {
+        Self { protocols: vec![Protocol::Sse], server: None, users: None }
     }
 
     /// Whether this is spoken there.

@@ -47,8 +47,9 @@ pub(super) fn build(
     let drain_timeout = duration(top.section("shutdown", report), "drain_timeout", report);
     let servers = servers(&mut top, outside, report);
     Config {
-        origins: Policy::new(&listen.http, listen.hosts, listen.origins),
+        origins: Policy::new(&listen.all(), listen.hosts, listen.origins),
         listen: listen.http,
+        sse: listen.sse,
         admin: listen.admin,
         shards: overrides.shards.or(shards),
         catalog: Catalog::new(servers),
@@ -63,6 +64,7 @@ pub(super) fn build(
 /// `[listen]`.
 struct Listen {
     http: Vec<SocketAddr>,
+    sse: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     hosts: Vec<String>,
     origins: Vec<String>,
@@ -72,6 +74,8 @@ impl Listen {
     fn build(mut table: Section, overrides: &Overrides, report: &mut Report<'_>) -> Self {
         let (http, http_place) = take(&mut table, "http");
         let http = http.map(|field| addrs(field, report));
+        let (sse, sse_place) = take(&mut table, "sse");
+        let sse = sse.map(|field| addrs(field, report)).unwrap_or_default();
         let (admin, admin_place) = take(&mut table, "admin");
         let admin =
             admin.and_then(|field| field.parse(report, value::ADDR_OR_OFF, value::addr_or_off));
@@ -87,16 +91,22 @@ impl Listen {
             Some(http) => (http, http_place),
             None => (vec![LISTEN], http_place),
         };
-        check_listen(&http, &http_place, report);
+        check_listen(&http, &[], &http_place, report);
+        check_listen(&sse, &http, &sse_place, report);
         let (admin, admin_place) = match overrides.admin {
             Some(admin) => (admin, Place::flag("--admin")),
             None => (admin.unwrap_or(Some(ADMIN)), admin_place),
         };
         if let Some(admin) = admin {
-            check_admin(admin, &http, &admin_place, report);
+            check_admin(admin, (&http, &sse), &admin_place, report);
         }
         let (hosts, origins) = (hosts.unwrap_or_default(), origins.unwrap_or_default());
-        Self { http, admin, hosts, origins }
+        Self { http, sse, admin, hosts, origins }
+    }
+
+    /// Every address where clients connect.
+    fn all(&self) -> Vec<SocketAddr> {
+        self.http.iter().chain(&self.sse).copied().collect()
     }
 }
 
@@ -119,7 +129,7 @@ fn take(table: &mut Section, name: &str) -> (Option<Field>, Place) {
     (field, Place { at: Some(at), key: join(&table.path, name) })
 }
 
-/// `listen.http`: an address, or a list of them.
+/// `listen.http` and the like: an address, or a list of them.
 fn addrs(field: Field, report: &mut Report<'_>) -> Vec<SocketAddr> {
     match &field.value {
         Value::Text(_) => return texts(vec![field], report, value::ADDR, value::addr),
@@ -131,13 +141,22 @@ fn addrs(field: Field, report: &mut Report<'_>) -> Vec<SocketAddr> {
     list(field, report, value::ADDR, value::addr)
 }
 
-fn check_listen(http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
+/// Checks addresses of one kind; those before them are of another.
+fn check_listen(
+    listen: &[SocketAddr],
+    before: &[SocketAddr],
+    place: &Place,
+    report: &mut Report<'_>,
+) {
     let (at, path) = (place.at, place.key.as_str());
-    if http.len() > LISTEN_MAX {
+    if listen.len() > LISTEN_MAX {
         report.problem(at, path, format!("must be at most {LISTEN_MAX} addresses"));
     }
-    for (index, addr) in http.iter().enumerate() {
-        if addr.port() != 0 && http.iter().take(index).any(|other| other == addr) {
+    for (index, addr) in listen.iter().enumerate() {
+        if addr.port() != 0 && before.contains(addr) {
+            report.problem(at, path, format!("{addr} is in listen.http, too; take another port"));
+        }
+        if addr.port() != 0 && listen.iter().take(index).any(|other| other == addr) {
             report.problem(at, path, format!("{addr} is there twice"));
         }
         if !addr.ip().to_canonical().is_loopback() {
@@ -150,10 +169,18 @@ fn check_listen(http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
     }
 }
 
-fn check_admin(admin: SocketAddr, http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
+fn check_admin(
+    admin: SocketAddr,
+    (http, sse): (&[SocketAddr], &[SocketAddr]),
+    place: &Place,
+    report: &mut Report<'_>,
+) {
     let (at, path) = (place.at, place.key.as_str());
-    if admin.port() != 0 && http.contains(&admin) {
-        report.problem(at, path, format!("{admin} is in listen.http, too; take another port"));
+    for (key, listen) in [("http", http), ("sse", sse)] {
+        if admin.port() != 0 && listen.contains(&admin) {
+            let message = format!("{admin} is in listen.{key}, too; take another port");
+            report.problem(at, path, message);
+        }
     }
     if !admin.ip().to_canonical().is_loopback() {
         let message =

@@ -40,6 +40,8 @@ pub use source::{Overrides, Source, load};
 pub struct Config {
     /// Where clients connect. At least one, all distinct.
     pub listen: Vec<SocketAddr>,
+    /// Where clients connect that speak HTTP+SSE only; distinct from those.
+    pub sse: Vec<SocketAddr>,
     /// Where health and metrics are served; none: nowhere.
     pub admin: Option<SocketAddr>,
     /// How many shards; none: as many as there are cores.

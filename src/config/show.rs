@@ -14,6 +14,9 @@ impl Display for Config {
         for addr in &self.listen {
             writeln!(f, "listen.http            {addr}")?;
         }
+        for addr in &self.sse {
+            writeln!(f, "listen.sse             {addr}")?;
+        }
         match self.admin {
             Some(addr) => writeln!(f, "listen.admin           {addr}")?,
             None => writeln!(f, "listen.admin           off")?,

@@ -122,7 +122,7 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
     let cores = Cores::find();
     let shards = config.shards.unwrap_or_else(|| u16::try_from(cores.count).unwrap_or(1)).max(1);
     say_capacity(log, shards, files);
-    let bound = bind_all(&config.listen, shards)?;
+    let bound = bind_all(&config.listen, &config.sse, shards)?;
     let admin_listener = config.admin.map(bind_admin).transpose()?;
     let clients_max = files.clients().map_or(usize::MAX, |clients| {
         usize::try_from(clients.div_ceil(shards.into())).unwrap_or(usize::MAX)
@@ -145,8 +145,9 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
         drop(runtime.spawn(admin.serve(listener)));
     }
     let crew = Crew { settings: &settings, mesh: &mesh, requests: &requests_in, news: &news_in };
-    crew.start_shards(bound.listeners, &cores, engine)?;
-    say_ready(log, &bound.addrs, admin_addr, &settings);
+    let Bound { listeners, addrs, sse } = bound;
+    crew.start_shards(listeners, &cores, engine)?;
+    say_ready(log, (&addrs, &sse), admin_addr, &settings);
 
     let processes = Processes::new(settings, files.before, log.clone(), guard, groups, ended_in);
     let control = Control::new(Parts {
@@ -215,7 +216,7 @@ fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, 
     Ok(Settings {
         catalog: config.catalog.clone(),
         origins: config.origins.clone(),
-        entrances: vec![Entrance::http()],
+        entrances: vec![Entrance::http(), Entrance::sse()],
         clients_max,
         message_len_max: config.message_len_max,
         session_idle_timeout: config.session_idle_timeout,
@@ -234,22 +235,44 @@ struct Bound {
     listeners: Vec<Vec<(EntranceId, OwnedFd)>>,
     /// The addresses, with the ports that were found for zeros.
     addrs: Vec<SocketAddr>,
+    /// The same for those where only HTTP+SSE is spoken.
+    sse: Vec<SocketAddr>,
 }
 
-fn bind_all(listen: &[SocketAddr], shards: u16) -> Result<Bound, String> {
-    let mut listeners: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
-    let mut addrs = Vec::new();
-    for addr in listen {
+fn bind_all(http: &[SocketAddr], sse: &[SocketAddr], shards: u16) -> Result<Bound, String> {
+    let listeners = (0..shards).map(|_| Vec::new()).collect();
+    let mut bound = Bound { listeners, addrs: Vec::new(), sse: Vec::new() };
+    bound.addrs = bound.bind(http, (EntranceId(0), "listen"), shards)?;
+    bound.sse = bound.bind(sse, (EntranceId(1), "listen.sse"), shards)?;
+    Ok(bound)
+}
+
+impl Bound {
+    /// Adds the listeners of one entrance; the addresses come back.
+    fn bind(
+        &mut self,
+        listen: &[SocketAddr],
+        (entrance, key): (EntranceId, &str),
+        shards: u16,
+    ) -> Result<Vec<SocketAddr>, String> {
+        listen.iter().map(|addr| self.bind_one(*addr, (entrance, key), shards)).collect()
+    }
+
+    fn bind_one(
+        &mut self,
+        addr: SocketAddr,
+        (entrance, key): (EntranceId, &str),
+        shards: u16,
+    ) -> Result<SocketAddr, String> {
         // Shards share a port, and so would a second gateway of the same user, unnoticed: only a
         // listener that shares with nobody finds out that the port is taken.
-        let found = TcpListener::bind(addr).map(drop).and_then(|()| driver::listen(*addr, shards));
-        let (addr, found) = found.map_err(|error| explain_bind(*addr, "listen", &error))?;
-        addrs.push(addr);
-        for (of_shard, listener) in listeners.iter_mut().zip(found) {
-            of_shard.push((EntranceId(0), listener));
+        let found = TcpListener::bind(addr).map(drop).and_then(|()| driver::listen(addr, shards));
+        let (addr, found) = found.map_err(|error| explain_bind(addr, key, &error))?;
+        for (of_shard, listener) in self.listeners.iter_mut().zip(found) {
+            of_shard.push((entrance, listener));
         }
+        Ok(addr)
     }
-    Ok(Bound { listeners, addrs })
 }
 
 /// Binds the admin server, in the runtime of the caller.
@@ -345,7 +368,12 @@ fn say_capacity(log: &Log, shards: u16, files: Files) {
 }
 
 /// Says where clients connect: one line per server, and one per further address.
-fn say_ready(log: &Log, addrs: &[SocketAddr], admin: Option<SocketAddr>, settings: &Settings) {
+fn say_ready(
+    log: &Log,
+    (addrs, sse): (&[SocketAddr], &[SocketAddr]),
+    admin: Option<SocketAddr>,
+    settings: &Settings,
+) {
     let Some((first, others)) = addrs.split_first() else { return };
     if settings.catalog.only().is_some() {
         log.say("listening", &format!("listening on http://{first}/mcp"));
@@ -356,6 +384,9 @@ fn say_ready(log: &Log, addrs: &[SocketAddr], admin: Option<SocketAddr>, setting
     }
     for other in others {
         log.say("listening", &format!("listening on http://{other} too"));
+    }
+    for addr in sse {
+        log.say("listening", &format!("listening on http://{addr}/sse (HTTP+SSE only)"));
     }
     if let Some(admin) = admin {
         let words = format!("admin on http://{admin} (/healthz, /readyz, /metrics)");

@@ -45,6 +45,8 @@ pub struct Channel {
 pub enum Reader {
     /// One per line.
     Lines(LineReader),
+    /// They come on other connections; bytes that came on this one and were ignored.
+    Elsewhere(usize),
     /// It has lent out a message, which is being served.
     Lent,
 }
@@ -54,6 +56,11 @@ pub enum Reader {
 pub enum Writer {
     /// One per line.
     Lines,
+    /// Each is an event of a response whose head was sent (HTTP+SSE).
+    Events {
+        /// Whether the body is chunked; otherwise it ends with the connection.
+        is_chunked: bool,
+    },
 }
 
 impl Channel {
@@ -80,10 +87,16 @@ impl Channel {
         }
     }
 
+    /// Whether its messages are events, and the client's come on other connections.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.writer, Writer::Events { .. })
+    }
+
     /// Bytes of an incomplete message that it holds.
     pub fn gathering(&self) -> usize {
         match &self.reader {
             Reader::Lines(lines) => lines.kept_len(),
+            Reader::Elsewhere(_) => 0,
             Reader::Lent => self.gathered,
         }
     }

@@ -71,6 +71,9 @@ impl Shard {
     pub(super) fn channel_received(&mut self, conn: ConnId, mut bytes: &[u8], now: Instant) {
         let len_max = self.settings.message_len_max;
         let Some(channel) = self.channel_mut(conn) else { return };
+        if channel.is_stream() {
+            return self.sse_received(conn, bytes.len(), now);
+        }
         channel.received += bytes.len() as u64;
         channel.heard_at = now;
         let mut reader = std::mem::replace(&mut channel.reader, Reader::Lent);
@@ -87,7 +90,7 @@ impl Shard {
                     }
                 }
             }
-            Reader::Lent => {}
+            Reader::Elsewhere(_) | Reader::Lent => {}
         }
         if let Some(channel) = self.channel_mut(conn) {
             channel.reader = reader;
@@ -115,22 +118,45 @@ impl Shard {
         if bytes.is_empty() {
             return;
         }
-        let Some(channel) = self.channel_mut(conn) else { return };
-        channel.messages += 1;
-        let session = channel.session;
-        match rpc::document(bytes, self.rpc_limits()) {
-            Ok(Document::Message(envelope)) => self.channel_one(conn, bytes, &envelope, now),
-            Ok(Document::Batch) => {
+        match self.channel_document(conn, bytes) {
+            Ok(document) => self.channel_serve(conn, bytes, &document, now),
+            Err(refusal) => self.refuse(conn, refusal, b"null", now),
+        }
+    }
+
+    /// What a client sent, if it is something that it may send.
+    pub(super) fn channel_document(&self, conn: ConnId, bytes: &[u8]) -> Result<Document, Refusal> {
+        let document = rpc::document(bytes, self.rpc_limits()).map_err(Refusal::Rpc)?;
+        match &document {
+            Document::Message(envelope) if has_long_id(envelope) => Err(Refusal::LongId),
+            Document::Message(_) => Ok(document),
+            Document::Batch => {
+                let session = match self.conns.get(conn).map(|entry| &entry.role) {
+                    Some(Role::Channel(channel)) => channel.session,
+                    _ => None,
+                };
                 let revision = session.and_then(|key| self.sessions.get(key)).map(|s| s.revision);
                 let has_batches = revision == Some(Revision::V2025_03_26);
-                let spans: Vec<_> = wire::json::elements(bytes, limits::DEPTH_MAX)
-                    .take(limits::BATCH_MAX + 1)
-                    .filter_map(Result::ok)
-                    .collect();
-                if !has_batches || limits::BATCH_MAX < spans.len() {
-                    return self.refuse(conn, Refusal::Batch, b"null", now);
-                }
-                for span in spans {
+                let parts = wire::json::elements(bytes, limits::DEPTH_MAX);
+                let is_long = limits::BATCH_MAX < parts.take(limits::BATCH_MAX + 1).count();
+                if has_batches && !is_long { Ok(document) } else { Err(Refusal::Batch) }
+            }
+        }
+    }
+
+    pub(super) fn channel_serve(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        document: &Document,
+        now: Instant,
+    ) {
+        let Some(channel) = self.channel_mut(conn) else { return };
+        channel.messages += 1;
+        match document {
+            Document::Message(envelope) => self.channel_one(conn, bytes, envelope, now),
+            Document::Batch => {
+                for span in wire::json::elements(bytes, limits::DEPTH_MAX).filter_map(Result::ok) {
                     let part = span.get(bytes);
                     match rpc::scan(part, self.rpc_limits()) {
                         Ok(envelope) => self.channel_one(conn, part, &envelope, now),
@@ -138,15 +164,13 @@ impl Shard {
                     }
                 }
             }
-            Err(error) => self.refuse(conn, Refusal::Rpc(error), b"null", now),
         }
     }
 
     fn channel_one(&mut self, conn: ConnId, bytes: &[u8], envelope: &Envelope, now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
         let (server, session) = (channel.server, channel.session);
-        let spans = [envelope.id, envelope.progress_token, envelope.request_id];
-        if spans.into_iter().flatten().any(|id| limits::ID_LEN_MAX < id.len()) {
+        if has_long_id(envelope) {
             return self.refuse(conn, Refusal::LongId, b"null", now);
         }
         let Ok(era) = era::classify(bytes, envelope, None) else { return };
@@ -278,6 +302,7 @@ impl Shard {
         let Some(channel) = self.channel_mut(conn) else { return };
         match channel.writer {
             Writer::Lines => self.write(conn, |output| write_line(output.tail(), parts)),
+            Writer::Events { .. } => self.sse_event(conn, parts),
         }
         self.stall_channel(conn, now);
     }
@@ -342,6 +367,10 @@ impl Shard {
     /// The client will send no more. What it asked for is still answered, for a while.
     pub(super) fn channel_ended(&mut self, conn: ConnId, now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
+        if channel.is_stream() {
+            // Who speaks HTTP and closes one direction is taken to close both.
+            return self.channel_lost(conn, "client closed", now);
+        }
         channel.is_ended = true;
         channel.heard_at = now;
         self.wish_conn(conn, now + limits::LAST_ANSWERS_TIME);
@@ -350,6 +379,9 @@ impl Shard {
 
     pub(super) fn channel_tick(&mut self, conn: ConnId, now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
+        if channel.is_stream() {
+            return self.sse_tick(conn, now);
+        }
         let limit = match (channel.is_ended, channel.gathered) {
             (true, _) => limits::LAST_ANSWERS_TIME,
             (false, 0) => return,
@@ -369,17 +401,24 @@ impl Shard {
         if let Some(entry) = self.conns.get_mut(conn) {
             let _unsent = entry.output.take();
         }
-        self.channel_close(conn, why, now);
+        self.channel_drop(conn, why, now);
     }
 
-    /// Ends the conversation: what it waited for is cancelled, its session ends.
+    /// Ends the conversation in good order.
     pub(super) fn channel_close(&mut self, conn: ConnId, why: &'static str, now: Instant) {
+        self.sse_end(conn);
+        self.channel_drop(conn, why, now);
+    }
+
+    /// What the channel waited for is cancelled, its session ends.
+    fn channel_drop(&mut self, conn: ConnId, why: &'static str, now: Instant) {
         if self.channel_mut(conn).is_none() {
             return;
         }
         self.report_closed(conn, why, now);
         let Some(mut entry) = self.conns.remove(conn) else { return };
         let Role::Channel(channel) = entry.role else { return };
+        self.streams.forget(conn);
         self.counters.clients -= 1;
         self.counters.gathered -= channel.gathered as u64;
         self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
@@ -408,4 +447,10 @@ impl Shard {
         feeds.extend(channel.session.map(|key| self.feeds(key)).unwrap_or_default());
         feeds
     }
+}
+
+/// Whether an id of a message is too long to be kept.
+fn has_long_id(envelope: &Envelope) -> bool {
+    let ids = [envelope.id, envelope.progress_token, envelope.request_id];
+    ids.into_iter().flatten().any(|id| limits::ID_LEN_MAX < id.len())
 }

@@ -9,10 +9,11 @@ use wire::http1::{self, BodyDecoder, HeaderSlots, RequestHead, Version};
 use crate::admission::media;
 use crate::frontend::answer::{EVENT_STREAM, write_preflight};
 use crate::frontend::http::{Busy, Chunked, Client, Framing};
-use crate::ids::{ConnId, Peer, Socket};
+use crate::ids::{ConnId, Peer, ShardId, Socket};
 use crate::limits;
 use crate::message::Payload;
 use crate::refusal::{Answer, Refusal};
+use crate::session::id::SessionId;
 use crate::shard::event::{Action, Letter};
 use crate::shard::tunnel::Raw;
 use crate::shard::{Role, Shard, Timer};
@@ -33,10 +34,14 @@ enum Progress {
 
 /// What a request asks for, as far as its head tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
+pub(super) enum Target {
     Post(ServerId),
     Get(ServerId),
     Delete(ServerId),
+    /// The event stream of HTTP+SSE.
+    Stream(ServerId),
+    /// A message for such a stream.
+    Message(Option<SessionId>),
     Preflight,
 }
 
@@ -45,7 +50,11 @@ impl Target {
     fn server(self) -> Option<ServerId> {
         match self {
             Self::Post(server) => Some(server),
-            Self::Get(_) | Self::Delete(_) | Self::Preflight => None,
+            Self::Get(_)
+            | Self::Delete(_)
+            | Self::Stream(_)
+            | Self::Message(_)
+            | Self::Preflight => None,
         }
     }
 }
@@ -231,7 +240,7 @@ impl Shard {
             http1::Body::None | http1::Body::Chunked | http1::Body::UntilClose => 0,
         };
         let total = used.saturating_add(len);
-        let target = self.client_target(head);
+        let target = self.client_target(conn, head);
         if target != Err(Refusal::Origin)
             && target != Err(Refusal::Host)
             && let Some(client) = self.client_mut(conn)
@@ -270,7 +279,8 @@ impl Shard {
             chunked: None,
             behind: input.bytes().get(at + total..).unwrap_or_default(),
         };
-        if self.hand_over(conn, (head, target.server()), raw, now) {
+        let owner = self.client_owner(head, target);
+        if self.hand_over(conn, (owner, target), raw, now) {
             // The connection may have moved, with all that follows.
             if self.client_mut(conn).is_none() {
                 return Progress::Stop;
@@ -349,12 +359,12 @@ impl Shard {
             return None;
         };
         let body = Bytes::from(body);
-        match self.client_target(&item) {
+        match self.client_target(conn, &item) {
             Err(refusal) => self.refuse(conn, refusal, b"null", now),
             Ok(target) => {
-                let from = (&item, target.server());
+                let owner = self.client_owner(&item, target);
                 let raw = Raw { request: &head, chunked: Some(&body), behind: bytes };
-                if !self.hand_over(conn, from, raw, now) {
+                if !self.hand_over(conn, (owner, target), raw, now) {
                     self.client_serve(conn, (&item, target), &Payload::Whole(body), now);
                 }
             }
@@ -391,7 +401,7 @@ impl Shard {
     }
 
     /// Whom a request is for, or why it is refused, as far as the head tells.
-    fn client_target(&self, head: &RequestHead<'_, '_>) -> Result<Target, Refusal> {
+    fn client_target(&self, conn: ConnId, head: &RequestHead<'_, '_>) -> Result<Target, Refusal> {
         let headers = &head.headers;
         let host = headers.get("host").unwrap_or_default();
         if !self.settings.origins.admits_host(host) {
@@ -402,7 +412,11 @@ impl Shard {
         if headers.get_all("origin").any(is_foreign) {
             return Err(Refusal::Origin);
         }
-        let server = self.client_route(head.target)?;
+        let path = path_of(head.target);
+        if let Some(target) = self.sse_target(conn, head, path) {
+            return target;
+        }
+        let server = self.client_route(path.0)?;
         let accepts = |wanted| media::accepts(headers.get_all("accept"), wanted);
         match head.method {
             "POST" => {
@@ -426,13 +440,20 @@ impl Shard {
         }
     }
 
-    /// The server of a request target: `/mcp` or `/mcp/{server}`.
-    fn client_route(&self, target: &str) -> Result<ServerId, Refusal> {
-        let path = match target.split_once("://") {
-            Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
-            None => target,
-        };
-        let path = path.split('?').next().unwrap_or_default();
+    /// The other shard that must serve a request.
+    fn client_owner(&self, head: &RequestHead<'_, '_>, target: Target) -> Option<ShardId> {
+        match target {
+            Target::Stream(server) => self.home_of(server),
+            Target::Message(id) => {
+                let owner = id?.owner(self.identity.shards);
+                (owner != self.identity.id).then_some(owner)
+            }
+            other => self.owner_of(head, other.server()),
+        }
+    }
+
+    /// The server of a path: `/mcp` or `/mcp/{server}`.
+    fn client_route(&self, path: &str) -> Result<ServerId, Refusal> {
         let name = path.strip_prefix("/mcp").ok_or(Refusal::Path)?;
         match name.strip_prefix('/') {
             None if name.is_empty() => self.settings.catalog.only().ok_or(Refusal::NoDefaultServer),
@@ -463,6 +484,8 @@ impl Shard {
             Target::Post(server) => self.post(conn, head, (server, body), now),
             Target::Get(server) => self.get(conn, head, server, now),
             Target::Delete(server) => self.delete(conn, head, server, now),
+            Target::Stream(server) => self.sse_open(conn, server, now),
+            Target::Message(id) => self.sse_post(conn, id, body, now),
             Target::Preflight => {
                 let origin = origin.unwrap_or_default();
                 let asked = head.headers.get("access-control-request-headers").unwrap_or_default();
@@ -610,4 +633,13 @@ impl Shard {
             value.get(..EVENT_STREAM.len()).is_some_and(|v| v.eq_ignore_ascii_case(EVENT_STREAM))
         })
     }
+}
+
+/// Path and query of a request target.
+fn path_of(target: &str) -> (&str, &str) {
+    let path = match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+        None => target,
+    };
+    path.split_once('?').unwrap_or((path, ""))
 }

@@ -183,6 +183,7 @@ fn everything_can_be_configured() {
         shards = 3
         [listen]
         http = ["127.0.0.1:1", "[::1]:1"]
+        sse = "127.0.0.1:2"
         admin = "off"
         hosts = ["gw.example"]
         origins = ["null", "https://app.example"]
@@ -213,6 +214,7 @@ fn everything_can_be_configured() {
         "#,
     );
     assert_eq!((config.listen.len(), config.admin, config.shards), (2, None, Some(3)));
+    assert_eq!(config.sse, ["127.0.0.1:2".parse().unwrap()]);
     assert!(config.origins.admits_host(b"GW.example"));
     assert!(config.origins.admits_origin(b"null", b"localhost"));
     assert_eq!(config.message_len_max, 1 << 29);

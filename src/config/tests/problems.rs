@@ -126,6 +126,18 @@ fn listeners() {
         > http = "127.0.0.1:9090"
         1:1: listen.admin: 127.0.0.1:9090 is in listen.http, too
         > [listen]
+        > sse = "127.0.0.1:8080"
+        2:7: listen.sse: 127.0.0.1:8080 is in listen.http, too
+        > [listen]
+        > sse = []
+        2:7: listen.sse: must not be empty
+        > [listen]
+        > sse = "127.0.0.1:9090"
+        1:1: listen.admin: 127.0.0.1:9090 is in listen.sse, too
+        > [listen]
+        > sse = "0.0.0.0:81"
+        w: 2:7: listen.sse: 0.0.0.0:81 can be reached from other machines
+        > [listen]
         > admin = false
         2:9: listen.admin: must be an IP address and a port, such as "127.0.0.1:9090", or "off", not
         > [listen]

@@ -1,5 +1,5 @@
-"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP. It proves
-that this client works, every feature that it has.
+"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP, or over
+HTTP+SSE where the URL says so. It proves that this client works, every feature that it has.
 
     .peers/py1/bin/python py1.py URL [--server fixture|everything]
 """
@@ -9,6 +9,7 @@ import datetime
 
 import checks
 from mcp import ClientSession, McpError, types
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 
@@ -19,8 +20,13 @@ class Client:
         self.logs, self.updates = [], []
 
     async def start(self, stack, full):
-        streams = streamable_http_client(checks.ARGUMENTS.url)
-        read, write, self.session_id = await stack.enter_async_context(streams)
+        if "/sse" in checks.ARGUMENTS.url:
+            streams = sse_client(checks.ARGUMENTS.url)
+            read, write = await stack.enter_async_context(streams)
+            self.session_id = lambda: None
+        else:
+            streams = streamable_http_client(checks.ARGUMENTS.url)
+            read, write, self.session_id = await stack.enter_async_context(streams)
         answers = {
             "sampling_callback": self._sample,
             "elicitation_callback": self._elicit,

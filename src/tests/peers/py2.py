@@ -11,6 +11,7 @@ import warnings
 import checks
 import mcp_types as types
 from mcp import Client as SdkClient
+from mcp.client.sse import sse_client
 
 # The features that 2026-07-28 deprecates are tested nevertheless.
 warnings.simplefilter("ignore")
@@ -29,8 +30,9 @@ class Client:
             "elicitation_callback": self._elicit,
             "list_roots_callback": self._list_roots,
         }
+        url = checks.ARGUMENTS.url
         self.sdk = SdkClient(
-            checks.ARGUMENTS.url,
+            sse_client(url) if "/sse" in url else url,
             mode=MODES[checks.ARGUMENTS.mode],
             logging_callback=self._log,
             message_handler=self._notice,

@@ -1,5 +1,5 @@
-// The TypeScript SDK v1, which speaks the legacy era over Streamable HTTP. It
-// proves that the most widespread client works, every feature that it has.
+// The TypeScript SDK v1, which speaks the legacy era over Streamable HTTP,
+// or over HTTP+SSE where the URL says so. It proves that the most widespread client works, every feature that it has.
 //
 //   $NODE22 ts_v1.mjs URL [--server fixture|everything]
 
@@ -9,6 +9,7 @@ const { Client } = sdk("@modelcontextprotocol/sdk/client/index.js");
 const { StreamableHTTPClientTransport } = sdk(
   "@modelcontextprotocol/sdk/client/streamableHttp.js",
 );
+const { SSEClientTransport } = sdk("@modelcontextprotocol/sdk/client/sse.js");
 const types = sdk("@modelcontextprotocol/sdk/types.js");
 
 async function connect(full) {
@@ -27,12 +28,20 @@ async function connect(full) {
   client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, (it) => {
     updates.push(it.params.uri);
   });
-  const transport = new StreamableHTTPClientTransport(url);
+  const isSse = url.pathname.startsWith("/sse");
+  const Transport = isSse ? SSEClientTransport : StreamableHTTPClientTransport;
+  const transport = new Transport(url);
   await client.connect(transport);
+  if (isSse) {
+    // This transport hands over all events of one read at once, and the SDK then forgets whom
+    // progress is for before it has told it: one event at a time, as the other transport does.
+    const take = transport.onmessage;
+    transport.onmessage = (...message) => setImmediate(take, ...message);
+  }
   return {
     logs,
     updates,
-    version: () => transport.protocolVersion,
+    version: () => transport.protocolVersion ?? transport._protocolVersion,
     serverInfo: () => client.getServerVersion(),
     sessionId: () => transport.sessionId,
     listTools: async () => (await client.listTools()).tools,
@@ -49,7 +58,7 @@ async function connect(full) {
     getPrompt: (name, args) => client.getPrompt({ name, arguments: args }),
     complete: (params) => client.complete(params),
     close: async () => {
-      await transport.terminateSession();
+      await transport.terminateSession?.();
       await client.close();
     },
   };

@@ -10,6 +10,7 @@ mod hostile;
 mod bytes;
 mod headers;
 mod sessions;
+mod sse;
 mod processes;
 mod shards;
 mod logs;

@@ -110,6 +110,32 @@ fn rust_clients_use_a_legacy_child_process() {
     check(everything_over_stdio, Server::Everything, &RUST);
 }
 
+/// 2024-11-05: a stream for what the server says, a POST for each message of the client.
+#[test]
+fn clients_of_http_and_sse_use_child_processes() {
+    for (start, server) in [
+        (everything_over_stdio as fn() -> Pair, Server::Everything),
+        (Pair::fixture_over_stdio, Server::Fixture),
+    ] {
+        check_sse(start, server);
+    }
+}
+
+#[test]
+fn clients_of_http_and_sse_use_an_http_server() {
+    check_sse(fixture_over_http, Server::Fixture);
+}
+
+fn check_sse(start: impl Fn() -> Pair, server: Server) {
+    for sdk in [Sdk::TypeScript1, Sdk::Python1, Sdk::Python2] {
+        let pair = start();
+        let url = format!("http://{}/sse", pair.gateway.addr);
+        if let Err(output) = run_at(&url, server, (sdk, Legacy)) {
+            panic!("{sdk:?} failed:\n{output}");
+        }
+    }
+}
+
 /// The gateway does not translate between the eras: a modern client that does not fall back is
 /// told so by its own SDK, by the server, or by the gateway in place of a child process.
 #[test]
@@ -162,7 +188,11 @@ fn check(start: impl Fn() -> Pair, server: Server, clients: &[Client]) {
 }
 
 /// Runs one client; what it printed, as an error if it failed.
-fn run(gateway: &Gateway, server: Server, (sdk, mode): Client) -> Result<String, String> {
+fn run(gateway: &Gateway, server: Server, client: Client) -> Result<String, String> {
+    run_at(&gateway.url(), server, client)
+}
+
+fn run_at(url: &str, server: Server, (sdk, mode): Client) -> Result<String, String> {
     let mut command = match sdk {
         Sdk::TypeScript1 => interpreted(node22(), "ts_v1.mjs"),
         Sdk::TypeScript2 => interpreted(node22(), "ts_v2.mjs"),
@@ -179,7 +209,7 @@ fn run(gateway: &Gateway, server: Server, (sdk, mode): Client) -> Result<String,
         Auto => "auto",
         Modern => "modern",
     };
-    command.args([&gateway.url(), "--server", server, "--mode", mode]);
+    command.args([url, "--server", server, "--mode", mode]);
     let mut process = Process::start(command.stdin(Stdio::null()));
     let status = process.end(PATIENCE);
     if status.success() { Ok(process.output()) } else { Err(process.output()) }
