@@ -25,6 +25,7 @@ const SERVER: &[&str] = &[
     "idle_timeout",
     "stop_grace",
     "url",
+    "transport",
     "headers",
     "connections",
     "request_timeout",
@@ -43,7 +44,7 @@ pub(super) const OF_COMMAND: &[&str] = &[
 ];
 
 /// The keys that only servers with a `url` have.
-pub(super) const OF_URL: &[&str] = &["headers", "connections"];
+pub(super) const OF_URL: &[&str] = &["transport", "headers", "connections"];
 
 /// Reports the keys of this table that are not of that section.
 pub(super) fn refuse_unknown(table: &Section, section: &str, report: &mut Report<'_>) {

@@ -10,6 +10,7 @@
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
 //! stdio    exchanges to and from child processes     process  their lives
+//! remote   servers that speak HTTP+SSE are processes, too
 //! http     exchanges to HTTP servers                 respond  and what comes back
 //! answer   answers to clients: one response, or events of a stream
 //! flow     back-pressure         revive   sessions that a server has lost
@@ -26,6 +27,7 @@ mod post;
 mod session;
 mod stdio;
 mod process;
+mod remote;
 mod http;
 mod respond;
 mod revive;

@@ -275,7 +275,7 @@ impl Shard {
             .and_then(|key| self.sessions.get_mut(key))
             .is_some_and(|session| session.ask(question));
         let Some(session) = session.filter(|_| is_taken) else {
-            self.process_is_refused(id, question);
+            self.process_is_refused(id, question, now);
             return;
         };
         if let Some(process) = self.processes.get_mut(&id)
@@ -306,7 +306,7 @@ impl Shard {
     }
 
     /// Nobody can answer: the server is told at once instead of waiting for ever.
-    fn process_is_refused(&mut self, id: ProcessId, question: &[u8]) {
+    fn process_is_refused(&mut self, id: ProcessId, question: &[u8], now: Instant) {
         self.counters.dropped += 1;
         let mut line = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
         line.extend_from_slice(question);
@@ -314,7 +314,7 @@ impl Shard {
             b",\"error\":{\"code\":-32603,\"message\":\"The gateway cannot tell which client \
               this is for.\"}}\n",
         );
-        self.process_push(id, Bytes::from(line));
+        self.process_push(id, Bytes::from(line), now);
     }
 
     /// Delivers a message of the server: on the stream of a request in flight, as SEP-2260 wants

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::source::{Overrides, Source, load};
 use super::*;
 use crate::limits;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, ServerId, Target};
+use crate::upstream::catalog::{Command, Endpoint, Isolation, ServerId, Target, Transport};
 
 mod docs;
 mod json;
@@ -174,6 +174,7 @@ fn defaults_come_from_the_limits() {
     let endpoint = endpoint(&config, 1);
     assert_eq!((endpoint.host.as_str(), endpoint.target.as_str()), ("h", "/"));
     assert_eq!(endpoint.conns_max, limits::SERVER_CONNS_MAX);
+    assert_eq!(endpoint.transport, Transport::Http);
 }
 
 #[test]
@@ -210,6 +211,8 @@ fn everything_can_be_configured() {
         url = "https://h:1/x?y"
         headers = { Authorization = "Bearer ${TOKEN}", X-Key = "<${file:/secret}>" }
         connections = 7
+        transport = "auto"
+        isolation = "shared"
         request_timeout = "1s"
         "#,
     );
@@ -236,6 +239,7 @@ fn everything_can_be_configured() {
     let endpoint = endpoint(&config, 1);
     assert_eq!(reveal(&endpoint.headers), ["Authorization=Bearer s3cr3t", "X-Key=<s3cr3t>"]);
     assert_eq!((endpoint.conns_max, endpoint.port), (7, 1));
+    assert_eq!((endpoint.transport, endpoint.isolation), (Transport::Auto, Isolation::Shared));
 }
 
 #[test]

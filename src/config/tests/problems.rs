@@ -296,6 +296,19 @@ fn servers() {
         "
         > env = {}
         3:1: servers.a.env: is only for servers with a `command`
+        > isolation = \"shared\"
+        3:1: servers.a.isolation: is only for servers with a `command`
+        > transport = \"http\"
+        > isolation = \"shared\"
+        4:1: servers.a.isolation: is only for servers with a `command`
+        > transport = \"sse\"
+        > isolation = \"shared\"
+        fine
+        > transport = \"ws\"
+        3:13: servers.a.transport: must be \"http\", \"sse\" or \"auto\"
+        > transport = \"sse\"
+        > connections = 1
+        4:15: servers.a.connections: must be a whole number from 2 to 65536
         > command = [\"x\"]
         1:1: servers.a: has both `command` and `url`
         ",

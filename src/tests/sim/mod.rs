@@ -38,7 +38,7 @@ use crate::tests::sim::random::Random;
 use crate::tests::sim::request::SERVERS;
 use crate::tests::sim::server_http::Server as HttpServer;
 use crate::tests::sim::world::{Sabotage, World};
-use crate::upstream::catalog::{Catalog, Command, Endpoint, Isolation, Server, Target};
+use crate::upstream::catalog::{Catalog, Command, Endpoint, Isolation, Server, Target, Transport};
 
 /// Seeds beyond the sweep whose worlds broke once.
 const REGRESSIONS: [u64; 1] = [
@@ -111,6 +111,8 @@ fn catalog(random: &mut Random, faults: Faults) -> Catalog {
             target: "/mcp".to_owned(),
             headers: Vec::new(),
             conns_max,
+            transport: Transport::Http,
+            isolation: Isolation::Session,
         })
     };
     Catalog::new(vec![

@@ -11,6 +11,7 @@ mod bytes;
 mod headers;
 mod sessions;
 mod sse;
+mod remote;
 mod processes;
 mod shards;
 mod logs;
