@@ -43,6 +43,8 @@ pub enum Refusal {
     TooSlow,
     /// The body is no JSON-RPC message.
     Rpc(RpcError),
+    /// An envelope in which no message is found.
+    Envelope,
     /// A batch where the revision has none, or one that may not be sent.
     Batch,
     /// Neither `initialize` nor a session id.
@@ -96,6 +98,7 @@ impl Refusal {
             Self::Head(error) => error.status(),
             Self::Body
             | Self::Rpc(_)
+            | Self::Envelope
             | Self::Batch
             | Self::NoSession
             | Self::Initialized
@@ -159,6 +162,7 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",
             Self::Rpc(_) => "bad_message",
+            Self::Envelope => "bad_envelope",
             Self::Batch => "bad_batch",
             Self::NoSession => "no_session",
             Self::UnknownSession => "unknown_session",
@@ -206,6 +210,7 @@ impl Refusal {
             Self::AcceptEvents => "Send Accept: text/event-stream.",
             Self::TooLarge => "The message is larger than limits.message allows.",
             Self::TooSlow => "The request did not arrive in time.",
+            Self::Envelope => "Put one JSON-RPC message into mcp_payload or message, as JSON.",
             Self::Batch => "Batches exist only in revision 2025-03-26, without initialize in them.",
             Self::NoSession => {
                 "Send initialize first; over HTTP, its Mcp-Session-Id goes with every request."

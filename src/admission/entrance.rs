@@ -11,6 +11,8 @@ pub enum Protocol {
     Sse,
     /// Newline-delimited JSON-RPC, as on standard streams.
     Lines,
+    /// The TCP binary protocol.
+    Binary,
 }
 
 /// One place where clients come in.
@@ -26,14 +28,9 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// One where clients speak HTTP.
-    pub fn http() -> Self {
-        Self { protocols: vec![Protocol::Http], server: None, users: None }
-    }
-
-    /// One where clients speak HTTP+SSE and nothing else.
-    pub fn sse() -> Self {
-        Self { protocols: vec![Protocol::Sse], server: None, users: None }
+    /// One where clients speak this.
+    pub fn of(protocol: Protocol) -> Self {
+        Self { protocols: vec![protocol], server: None, users: None }
     }
 
     /// Whether this is spoken there.

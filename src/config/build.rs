@@ -47,9 +47,10 @@ pub(super) fn build(
     let drain_timeout = duration(top.section("shutdown", report), "drain_timeout", report);
     let servers = servers(&mut top, outside, report);
     Config {
-        origins: Policy::new(&listen.all(), listen.hosts, listen.origins),
+        origins: Policy::new(&listen.all_http(), listen.hosts, listen.origins),
         listen: listen.http,
         sse: listen.sse,
+        tcp: listen.tcp,
         admin: listen.admin,
         shards: overrides.shards.or(shards),
         catalog: Catalog::new(servers),
@@ -65,6 +66,7 @@ pub(super) fn build(
 struct Listen {
     http: Vec<SocketAddr>,
     sse: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     hosts: Vec<String>,
     origins: Vec<String>,
@@ -76,6 +78,8 @@ impl Listen {
         let http = http.map(|field| addrs(field, report));
         let (sse, sse_place) = take(&mut table, "sse");
         let sse = sse.map(|field| addrs(field, report)).unwrap_or_default();
+        let (tcp, tcp_place) = take(&mut table, "tcp");
+        let tcp = tcp.map(|field| addrs(field, report)).unwrap_or_default();
         let (admin, admin_place) = take(&mut table, "admin");
         let admin =
             admin.and_then(|field| field.parse(report, value::ADDR_OR_OFF, value::addr_or_off));
@@ -91,21 +95,25 @@ impl Listen {
             Some(http) => (http, http_place),
             None => (vec![LISTEN], http_place),
         };
-        check_listen(&http, &[], &http_place, report);
-        check_listen(&sse, &http, &sse_place, report);
+        check_listen(&http, &http_place, report);
+        check_listen(&sse, &sse_place, report);
+        check_listen(&tcp, &tcp_place, report);
         let (admin, admin_place) = match overrides.admin {
             Some(admin) => (admin, Place::flag("--admin")),
             None => (admin.unwrap_or(Some(ADMIN)), admin_place),
         };
         if let Some(admin) = admin {
-            check_admin(admin, (&http, &sse), &admin_place, report);
+            for (key, taken) in [("http", &http), ("sse", &sse), ("tcp", &tcp)] {
+                check_admin(admin, (key, taken), &admin_place, report);
+            }
+            warn_admin(admin, &admin_place, report);
         }
         let (hosts, origins) = (hosts.unwrap_or_default(), origins.unwrap_or_default());
-        Self { http, sse, admin, hosts, origins }
+        Self { http, sse, tcp, admin, hosts, origins }
     }
 
-    /// Every address where clients connect.
-    fn all(&self) -> Vec<SocketAddr> {
+    /// Every address where clients speak HTTP.
+    fn all_http(&self) -> Vec<SocketAddr> {
         self.http.iter().chain(&self.sse).copied().collect()
     }
 }
@@ -141,22 +149,13 @@ fn addrs(field: Field, report: &mut Report<'_>) -> Vec<SocketAddr> {
     list(field, report, value::ADDR, value::addr)
 }
 
-/// Checks addresses of one kind; those before them are of another.
-fn check_listen(
-    listen: &[SocketAddr],
-    before: &[SocketAddr],
-    place: &Place,
-    report: &mut Report<'_>,
-) {
+fn check_listen(addrs: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
     let (at, path) = (place.at, place.key.as_str());
-    if listen.len() > LISTEN_MAX {
+    if addrs.len() > LISTEN_MAX {
         report.problem(at, path, format!("must be at most {LISTEN_MAX} addresses"));
     }
-    for (index, addr) in listen.iter().enumerate() {
-        if addr.port() != 0 && before.contains(addr) {
-            report.problem(at, path, format!("{addr} is in listen.http, too; take another port"));
-        }
-        if addr.port() != 0 && listen.iter().take(index).any(|other| other == addr) {
+    for (index, addr) in addrs.iter().enumerate() {
+        if addr.port() != 0 && addrs.iter().take(index).any(|other| other == addr) {
             report.problem(at, path, format!("{addr} is there twice"));
         }
         if !addr.ip().to_canonical().is_loopback() {
@@ -169,19 +168,21 @@ fn check_listen(
     }
 }
 
+/// The admin server shares its address with no entrance.
 fn check_admin(
     admin: SocketAddr,
-    (http, sse): (&[SocketAddr], &[SocketAddr]),
+    (key, taken): (&str, &[SocketAddr]),
     place: &Place,
     report: &mut Report<'_>,
 ) {
-    let (at, path) = (place.at, place.key.as_str());
-    for (key, listen) in [("http", http), ("sse", sse)] {
-        if admin.port() != 0 && listen.contains(&admin) {
-            let message = format!("{admin} is in listen.{key}, too; take another port");
-            report.problem(at, path, message);
-        }
+    if admin.port() != 0 && taken.contains(&admin) {
+        let message = format!("{admin} is in listen.{key}, too; take another port");
+        report.problem(place.at, &place.key, message);
     }
+}
+
+fn warn_admin(admin: SocketAddr, place: &Place, report: &mut Report<'_>) {
+    let (at, path) = (place.at, place.key.as_str());
     if !admin.ip().to_canonical().is_loopback() {
         let message =
             format!("{admin} can be reached from other machines, and there is no authentication");

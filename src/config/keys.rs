@@ -6,7 +6,7 @@ use super::problem::Report;
 /// The sections of the file with their keys. `""` is the top; `server` is `[servers.NAME]`.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["listen", "limits", "sessions", "log", "shutdown", "shards", "servers"]),
-    ("listen", &["http", "sse", "admin", "hosts", "origins"]),
+    ("listen", &["http", "sse", "tcp", "admin", "hosts", "origins"]),
     ("limits", &["message"]),
     ("sessions", &["idle_timeout"]),
     ("log", &["format"]),

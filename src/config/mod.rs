@@ -11,6 +11,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::origin::Policy;
 use crate::telemetry::log::Format;
 use crate::upstream::catalog::Catalog;
@@ -40,8 +41,10 @@ pub use source::{Overrides, Source, load};
 pub struct Config {
     /// Where clients connect. At least one, all distinct.
     pub listen: Vec<SocketAddr>,
-    /// Where clients connect that speak HTTP+SSE only; distinct from those.
+    /// Where clients connect that speak HTTP+SSE.
     pub sse: Vec<SocketAddr>,
+    /// Where clients connect that speak the TCP binary protocol.
+    pub tcp: Vec<SocketAddr>,
     /// Where health and metrics are served; none: nowhere.
     pub admin: Option<SocketAddr>,
     /// How many shards; none: as many as there are cores.
@@ -71,4 +74,29 @@ pub enum LogChoice {
     Off,
     /// This way.
     Format(Format),
+}
+
+impl Config {
+    /// Where clients come in: each address once, with everything that is spoken there. What a
+    /// client speaks is found out by its first bytes.
+    pub fn entrances(&self) -> Vec<(SocketAddr, Entrance)> {
+        let lists = [
+            (Protocol::Http, &self.listen),
+            (Protocol::Sse, &self.sse),
+            (Protocol::Binary, &self.tcp),
+        ];
+        let all = lists
+            .into_iter()
+            .flat_map(|(protocol, list)| list.iter().map(move |addr| (protocol, *addr)));
+        let mut entrances: Vec<(SocketAddr, Entrance)> = Vec::new();
+        for (protocol, addr) in all {
+            let is_it =
+                |(known, _): &&mut (SocketAddr, Entrance)| *known == addr && addr.port() != 0;
+            match entrances.iter_mut().find(is_it) {
+                Some((_, entrance)) => entrance.protocols.push(protocol),
+                None => entrances.push((addr, Entrance::of(protocol))),
+            }
+        }
+        entrances
+    }
 }

@@ -17,6 +17,9 @@ impl Display for Config {
         for addr in &self.sse {
             writeln!(f, "listen.sse             {addr}")?;
         }
+        for addr in &self.tcp {
+            writeln!(f, "listen.tcp             {addr}")?;
+        }
         match self.admin {
             Some(addr) => writeln!(f, "listen.admin           {addr}")?,
             None => writeln!(f, "listen.admin           off")?,

@@ -37,7 +37,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::admission::entrance::Entrance;
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::origin::Policy;
 use crate::config::{Config, LogChoice};
 use crate::control::admin::Admin;
@@ -122,7 +122,7 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
     let cores = Cores::find();
     let shards = config.shards.unwrap_or_else(|| u16::try_from(cores.count).unwrap_or(1)).max(1);
     say_capacity(log, shards, files);
-    let bound = bind_all(&config.listen, &config.sse, shards)?;
+    let bound = bind_all(config.entrances(), shards)?;
     let admin_listener = config.admin.map(bind_admin).transpose()?;
     let clients_max = files.clients().map_or(usize::MAX, |clients| {
         usize::try_from(clients.div_ceil(shards.into())).unwrap_or(usize::MAX)
@@ -145,9 +145,8 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
         drop(runtime.spawn(admin.serve(listener)));
     }
     let crew = Crew { settings: &settings, mesh: &mesh, requests: &requests_in, news: &news_in };
-    let Bound { listeners, addrs, sse } = bound;
-    crew.start_shards(listeners, &cores, engine)?;
-    say_ready(log, (&addrs, &sse), admin_addr, &settings);
+    crew.start_shards(bound.listeners, &cores, engine)?;
+    say_ready(log, &bound.entrances, admin_addr, &settings);
 
     let processes = Processes::new(settings, files.before, log.clone(), guard, groups, ended_in);
     let control = Control::new(Parts {
@@ -216,7 +215,7 @@ fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, 
     Ok(Settings {
         catalog: config.catalog.clone(),
         origins: config.origins.clone(),
-        entrances: vec![Entrance::http(), Entrance::sse()],
+        entrances: config.entrances().into_iter().map(|(_, entrance)| entrance).collect(),
         clients_max,
         message_len_max: config.message_len_max,
         session_idle_timeout: config.session_idle_timeout,
@@ -231,48 +230,26 @@ fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, 
 
 /// Where clients connect.
 struct Bound {
-    /// For each shard, one listener per address.
+    /// For each shard, one listener per entrance.
     listeners: Vec<Vec<(EntranceId, OwnedFd)>>,
-    /// The addresses, with the ports that were found for zeros.
-    addrs: Vec<SocketAddr>,
-    /// The same for those where only HTTP+SSE is spoken.
-    sse: Vec<SocketAddr>,
+    /// The entrances, with the ports that were found for zeros.
+    entrances: Vec<(SocketAddr, Entrance)>,
 }
 
-fn bind_all(http: &[SocketAddr], sse: &[SocketAddr], shards: u16) -> Result<Bound, String> {
-    let listeners = (0..shards).map(|_| Vec::new()).collect();
-    let mut bound = Bound { listeners, addrs: Vec::new(), sse: Vec::new() };
-    bound.addrs = bound.bind(http, (EntranceId(0), "listen"), shards)?;
-    bound.sse = bound.bind(sse, (EntranceId(1), "listen.sse"), shards)?;
-    Ok(bound)
-}
-
-impl Bound {
-    /// Adds the listeners of one entrance; the addresses come back.
-    fn bind(
-        &mut self,
-        listen: &[SocketAddr],
-        (entrance, key): (EntranceId, &str),
-        shards: u16,
-    ) -> Result<Vec<SocketAddr>, String> {
-        listen.iter().map(|addr| self.bind_one(*addr, (entrance, key), shards)).collect()
-    }
-
-    fn bind_one(
-        &mut self,
-        addr: SocketAddr,
-        (entrance, key): (EntranceId, &str),
-        shards: u16,
-    ) -> Result<SocketAddr, String> {
+fn bind_all(mut entrances: Vec<(SocketAddr, Entrance)>, shards: u16) -> Result<Bound, String> {
+    let mut listeners: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+    for (id, (addr, _)) in (0..).map(EntranceId).zip(&mut entrances) {
         // Shards share a port, and so would a second gateway of the same user, unnoticed: only a
         // listener that shares with nobody finds out that the port is taken.
-        let found = TcpListener::bind(addr).map(drop).and_then(|()| driver::listen(addr, shards));
-        let (addr, found) = found.map_err(|error| explain_bind(addr, key, &error))?;
-        for (of_shard, listener) in self.listeners.iter_mut().zip(found) {
-            of_shard.push((entrance, listener));
+        let free = TcpListener::bind(*addr).map(drop);
+        let found = free.and_then(|()| driver::listen(*addr, shards));
+        let (found_addr, found) = found.map_err(|error| explain_bind(*addr, "listen", &error))?;
+        *addr = found_addr;
+        for (of_shard, listener) in listeners.iter_mut().zip(found) {
+            of_shard.push((id, listener));
         }
-        Ok(addr)
     }
+    Ok(Bound { listeners, entrances })
 }
 
 /// Binds the admin server, in the runtime of the caller.
@@ -367,26 +344,35 @@ fn say_capacity(log: &Log, shards: u16, files: Files) {
     log.say("capacity", &words);
 }
 
-/// Says where clients connect: one line per server, and one per further address.
+/// Says where clients connect: one line per server, and one per further entrance.
 fn say_ready(
     log: &Log,
-    (addrs, sse): (&[SocketAddr], &[SocketAddr]),
+    entrances: &[(SocketAddr, Entrance)],
     admin: Option<SocketAddr>,
     settings: &Settings,
 ) {
-    let Some((first, others)) = addrs.split_first() else { return };
-    if settings.catalog.only().is_some() {
-        log.say("listening", &format!("listening on http://{first}/mcp"));
+    let speaks = |protocol| {
+        let is_it = move |(_, entrance): &&(SocketAddr, Entrance)| entrance.speaks(protocol);
+        entrances.iter().filter(is_it).map(|(addr, _)| *addr)
+    };
+    let mut http = speaks(Protocol::Http);
+    if let Some(first) = http.next() {
+        if settings.catalog.only().is_some() {
+            log.say("listening", &format!("listening on http://{first}/mcp"));
+        }
+        for (_, server) in settings.catalog.iter() {
+            let (name, kind) = (&server.name, admin::kind(&server.target));
+            log.say("listening", &format!("listening on http://{first}/mcp/{name} ({kind})"));
+        }
     }
-    for (_, server) in settings.catalog.iter() {
-        let (name, kind) = (&server.name, admin::kind(&server.target));
-        log.say("listening", &format!("listening on http://{first}/mcp/{name} ({kind})"));
-    }
-    for other in others {
+    for other in http {
         log.say("listening", &format!("listening on http://{other} too"));
     }
-    for addr in sse {
-        log.say("listening", &format!("listening on http://{addr}/sse (HTTP+SSE only)"));
+    for addr in speaks(Protocol::Sse) {
+        log.say("listening", &format!("listening on http://{addr}/sse (HTTP+SSE)"));
+    }
+    for addr in speaks(Protocol::Binary) {
+        log.say("listening", &format!("listening on tcp://{addr}"));
     }
     if let Some(admin) = admin {
         let words = format!("admin on http://{admin} (/healthz, /readyz, /metrics)");

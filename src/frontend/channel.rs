@@ -6,8 +6,10 @@
 
 use std::time::Instant;
 
+use wire::binary::v1::Dialect;
 use wire::lines::LineReader;
 
+use crate::frontend::binary::{FrameReader, Stage};
 use crate::ids::{ExchangeId, Peer, SessionKey};
 use crate::upstream::catalog::ServerId;
 
@@ -16,14 +18,16 @@ use crate::upstream::catalog::ServerId;
 pub struct Channel {
     /// Who it is.
     pub peer: Peer,
-    /// The server that it speaks with.
-    pub server: ServerId,
+    /// The server that it speaks with, unless it names another; none: it has to.
+    pub server: Option<ServerId>,
     /// Bytes to messages.
     pub reader: Reader,
     /// Messages to bytes.
     pub writer: Writer,
     /// The session that its `initialize` opened.
     pub session: Option<SessionKey>,
+    /// Sessions that the gateway opened on its behalf, with servers that it named.
+    pub others: Vec<SessionKey>,
     /// Requests in flight that belong to no session.
     pub exchanges: Vec<ExchangeId>,
     /// Whether the client will send no more.
@@ -47,12 +51,14 @@ pub enum Reader {
     Lines(LineReader),
     /// They come on other connections; bytes that came on this one and were ignored.
     Elsewhere(usize),
+    /// Frames of the binary protocol, version 1.
+    Binary(FrameReader),
     /// It has lent out a message, which is being served.
     Lent,
 }
 
 /// Messages to bytes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writer {
     /// One per line.
     Lines,
@@ -61,13 +67,33 @@ pub enum Writer {
         /// Whether the body is chunked; otherwise it ends with the connection.
         is_chunked: bool,
     },
+    /// Frames of the binary protocol, version 1, which has answers and nothing else.
+    Binary(Dialect, Stage),
+}
+
+impl Writer {
+    /// Whether the client can name a server with each message.
+    pub fn has_namespaces(self) -> bool {
+        match self {
+            Self::Lines | Self::Events { .. } => false,
+            Self::Binary(..) => true,
+        }
+    }
+
+    /// Whether the client can be told what it has not asked for.
+    pub fn has_events(self) -> bool {
+        match self {
+            Self::Lines | Self::Events { .. } => true,
+            Self::Binary(..) => false,
+        }
+    }
 }
 
 impl Channel {
     /// A new conversation.
     pub fn new(
         peer: Peer,
-        server: ServerId,
+        server: Option<ServerId>,
         (reader, writer): (Reader, Writer),
         now: Instant,
     ) -> Self {
@@ -77,6 +103,7 @@ impl Channel {
             reader,
             writer,
             session: None,
+            others: Vec::new(),
             exchanges: Vec::new(),
             is_ended: false,
             gathered: 0,
@@ -92,11 +119,17 @@ impl Channel {
         matches!(self.writer, Writer::Events { .. })
     }
 
+    /// All its sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionKey> {
+        self.session.into_iter().chain(self.others.iter().copied())
+    }
+
     /// Bytes of an incomplete message that it holds.
     pub fn gathering(&self) -> usize {
         match &self.reader {
             Reader::Lines(lines) => lines.kept_len(),
             Reader::Elsewhere(_) => 0,
+            Reader::Binary(frames) => frames.kept_len(),
             Reader::Lent => self.gathered,
         }
     }

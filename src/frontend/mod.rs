@@ -2,4 +2,5 @@
 
 pub mod http;
 pub mod channel;
+pub mod binary;
 pub mod answer;

@@ -44,6 +44,13 @@ impl Shard {
             self.exchange_fail(key, Refusal::Full, now);
             return;
         }
+        if let Reply::Channel(conn) = exchange.reply
+            && !self.binary_fits(conn, len)
+        {
+            self.exchange_fail(key, Refusal::TooLarge, now);
+            return;
+        }
+        let Some(exchange) = self.exchanges.get(key) else { return };
         let status = http_status(exchange.era, error);
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
         match reply {
@@ -103,7 +110,7 @@ impl Shard {
             (Reply::Stream(number), Some(session)) => {
                 self.stream_event((session, number), parts, now);
             }
-            (Reply::Channel(conn), _) => self.channel_write(conn, parts, now),
+            (Reply::Channel(conn), _) => self.channel_event(conn, parts, now),
             _ => self.counters.dropped += 1,
         }
     }
@@ -166,7 +173,7 @@ impl Shard {
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if let Some(conn) = session.channel {
-            return self.channel_write(conn, data, now);
+            return self.channel_event(conn, data, now);
         }
         let before = session.replay.kept_len() as u64;
         let pushed = session.replay.push(number, data);

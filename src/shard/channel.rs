@@ -4,16 +4,18 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use wire::binary::v1::Dialect;
 use wire::http1::write_header;
 use wire::lines::{Line, LineReader, write_line};
 use wire::rpc::{self, Document, Envelope};
 
-use crate::admission::entrance::Protocol;
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::mirror;
 use crate::era;
 use crate::exchange::{Exchange, Kind, Via};
+use crate::frontend::binary::{FrameReader, Stage};
 use crate::frontend::channel::{Channel, Reader, Writer};
-use crate::ids::{Address, ConnId, ExchangeId, Peer, Socket};
+use crate::ids::{Address, ConnId, ExchangeId, Peer, SessionKey, Socket};
 use crate::limits;
 use crate::message::{Era, Payload, Revision};
 use crate::refusal::Refusal;
@@ -32,21 +34,26 @@ impl Shard {
         now: Instant,
     ) -> bool {
         let entrance = self.settings.entrances.get(usize::from(peer.entrance.0));
-        let Some(entrance) = entrance.filter(|entrance| entrance.speaks(Protocol::Lines)) else {
-            return false;
+        let parts = |entrance: &Entrance| match *entrance.protocols {
+            [Protocol::Lines] => Some((Reader::Lines(LineReader::new()), Writer::Lines)),
+            [Protocol::Binary] => Some(binary_parts()),
+            // HTTP among them: whatever it is, it begins as that.
+            _ => None,
         };
+        let parts = entrance.and_then(|entrance| Some((entrance, parts(entrance)?)));
+        let Some((entrance, parts)) = parts else { return false };
         let is_admitted = match (peer.address, &entrance.users) {
             (Address::Local { uid, .. }, Some(users)) => users.contains(&uid),
             _ => true,
         };
         let server = entrance.server.or_else(|| self.settings.catalog.only());
-        let (Some(server), true) = (server, is_admitted) else {
+        let has_server = server.is_some() || parts.1.has_namespaces();
+        if !has_server || !is_admitted {
             self.report_stranger(peer, now);
             self.counters.accept_refused += 1;
             self.actions.push_back(Action::Discard { socket });
             return true;
-        };
-        let parts = (Reader::Lines(LineReader::new()), Writer::Lines);
+        }
         let channel = Channel::new(peer, server, parts, now);
         let Some(conn) = self.open(Role::Channel(Box::new(channel))) else {
             self.counters.accept_refused += 1;
@@ -57,7 +64,8 @@ impl Shard {
         self.counters.clients += 1;
         self.counters.accepted += u64::from(moves == 0);
         self.actions.push_back(Action::Receive { conn, socket });
-        if let Some(to) = self.home_of(server).filter(|_| moves == 0) {
+        self.wish_conn(conn, now + limits::HEAD_TIMEOUT);
+        if let Some(to) = server.and_then(|server| self.home_of(server)).filter(|_| moves == 0) {
             // One process serves everybody: whoever speaks with it has to be where it is.
             self.conns.remove(conn);
             self.counters.clients -= 1;
@@ -65,6 +73,31 @@ impl Shard {
             let bytes = Vec::new();
             self.actions.push_back(Action::Move { conn, to, peer, bytes, moves: moves + 1 });
         }
+        true
+    }
+
+    /// Whether a client that seemed to speak HTTP speaks the binary protocol: then it does so from
+    /// its first byte on, and these are all its bytes so far.
+    pub(super) fn channel_sniffed(&mut self, conn: ConnId, bytes: &[u8], now: Instant) -> bool {
+        let Some(client) = self.client_mut(conn) else { return false };
+        let (peer, is_first) = (client.peer, client.requests == 0 && client.near.is_none());
+        let entrance = self.settings.entrances.get(usize::from(peer.entrance.0));
+        let is_spoken = entrance.is_some_and(|entrance| entrance.speaks(Protocol::Binary));
+        if !is_first || !is_spoken || !bytes.starts_with(b"MCP") {
+            return false;
+        }
+        if !matches!(bytes.get(3), Some(b'B' | 0)) {
+            return false;
+        }
+        let server = entrance.and_then(|entrance| entrance.server);
+        let server = server.or_else(|| self.settings.catalog.only());
+        let channel = Channel::new(peer, server, binary_parts(), now);
+        let Some(entry) = self.conns.get_mut(conn) else { return false };
+        let before = std::mem::replace(&mut entry.role, Role::Channel(Box::new(channel)));
+        if let Role::Client(client) = before {
+            self.counters.gathered -= client.gathered as u64;
+        }
+        self.channel_received(conn, bytes, now);
         true
     }
 
@@ -90,6 +123,7 @@ impl Shard {
                     }
                 }
             }
+            Reader::Binary(frames) => self.binary_received(conn, frames, bytes, now),
             Reader::Elsewhere(_) | Reader::Lent => {}
         }
         if let Some(channel) = self.channel_mut(conn) {
@@ -167,9 +201,19 @@ impl Shard {
         }
     }
 
-    fn channel_one(&mut self, conn: ConnId, bytes: &[u8], envelope: &Envelope, now: Instant) {
+    pub(super) fn channel_one(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        envelope: &Envelope,
+        now: Instant,
+    ) {
         let Some(channel) = self.channel_mut(conn) else { return };
         let (server, session) = (channel.server, channel.session);
+        let Some(server) = server else {
+            let id = envelope.id.map_or(&b"null"[..], |id| id.get(bytes));
+            return self.refuse(conn, Refusal::NoDefaultServer, id, now);
+        };
         if has_long_id(envelope) {
             return self.refuse(conn, Refusal::LongId, b"null", now);
         }
@@ -252,10 +296,10 @@ impl Shard {
     }
 
     /// Header lines for an HTTP server, which a client that speaks HTTP would have sent.
-    fn channel_headers(
+    pub(super) fn channel_headers(
         &self,
         server: ServerId,
-        (era, session): (Era, Option<crate::ids::SessionKey>),
+        (era, session): (Era, Option<SessionKey>),
         bytes: &[u8],
         envelope: &Envelope,
     ) -> Bytes {
@@ -297,14 +341,23 @@ impl Shard {
         self.http_send(exchange, now);
     }
 
-    /// Writes a message to the client.
+    /// Writes an answer to the client.
     pub(super) fn channel_write(&mut self, conn: ConnId, parts: &[&[u8]], now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
         match channel.writer {
             Writer::Lines => self.write(conn, |output| write_line(output.tail(), parts)),
             Writer::Events { .. } => self.sse_event(conn, parts),
+            Writer::Binary(dialect, _) => self.binary_write(conn, dialect, parts),
         }
         self.stall_channel(conn, now);
+    }
+
+    /// Writes what the client has not asked for, if it can be told such things.
+    pub(super) fn channel_event(&mut self, conn: ConnId, parts: &[&[u8]], now: Instant) {
+        match self.channel_mut(conn) {
+            Some(channel) if channel.writer.has_events() => self.channel_write(conn, parts, now),
+            _ => self.counters.dropped += 1,
+        }
     }
 
     /// Answers a message with a refusal. What is no request gets no answer, unless it cannot be
@@ -318,7 +371,12 @@ impl Shard {
     ) {
         let is_unclear = matches!(
             refusal,
-            Refusal::Rpc(_) | Refusal::Batch | Refusal::TooLarge | Refusal::LongId | Refusal::Full
+            Refusal::Rpc(_)
+                | Refusal::Envelope
+                | Refusal::Batch
+                | Refusal::TooLarge
+                | Refusal::LongId
+                | Refusal::Full
         );
         if id == b"null" && !is_unclear {
             self.counters.dropped += 1;
@@ -334,13 +392,13 @@ impl Shard {
         let Some(Role::Channel(channel)) = self.conns.get(conn).map(|entry| &entry.role) else {
             return Vec::new();
         };
-        let session = channel.session.and_then(|key| self.sessions.get(key));
-        let of_session = session.map(|session| session.exchanges.as_slice()).unwrap_or_default();
+        let sessions = channel.sessions().filter_map(|key| self.sessions.get(key));
+        let of_sessions = sessions.flat_map(|session| &session.exchanges);
         let is_request = |key: &&ExchangeId| {
             let exchange = self.exchanges.get(**key);
             exchange.is_some_and(|it| matches!(it.kind, Kind::Request | Kind::Initialize))
         };
-        of_session.iter().chain(&channel.exchanges).filter(is_request).copied().collect()
+        of_sessions.chain(&channel.exchanges).filter(is_request).copied().collect()
     }
 
     /// An exchange of this channel is over.
@@ -378,18 +436,31 @@ impl Shard {
     }
 
     pub(super) fn channel_tick(&mut self, conn: ConnId, now: Instant) {
+        let is_paused = self.conns.get(conn).is_some_and(|entry| entry.is_paused);
         let Some(channel) = self.channel_mut(conn) else { return };
         if channel.is_stream() {
             return self.sse_tick(conn, now);
         }
-        let limit = match (channel.is_ended, channel.gathered) {
-            (true, _) => limits::LAST_ANSWERS_TIME,
-            (false, 0) => return,
-            (false, _) => limits::BODY_TIMEOUT,
+        if is_paused {
+            // It is we who do not listen.
+            channel.heard_at = now;
+        }
+        let limit = match (channel.is_ended, channel.gathered, channel.writer) {
+            (true, ..) => limits::LAST_ANSWERS_TIME,
+            (false, 0, Writer::Lines | Writer::Events { .. }) => return,
+            (false, _, Writer::Binary(_, Stage::Negotiation)) => limits::HEAD_TIMEOUT,
+            (false, 0, Writer::Binary(..)) => limits::HEALTH_INTERVAL,
+            (false, ..) => limits::BODY_TIMEOUT,
         };
-        let (at, is_ended) = (channel.heard_at + limit, channel.is_ended);
+        let (at, is_ended, is_idle) =
+            (channel.heard_at + limit, channel.is_ended, channel.gathered == 0);
+        let writer = channel.writer;
         if now < at {
             self.wish_conn(conn, at);
+        } else if let (Writer::Binary(dialect, Stage::Authorization | Stage::Open), true, false) =
+            (writer, is_idle, is_ended)
+        {
+            self.binary_tick(conn, dialect, now);
         } else {
             let why = if is_ended { "client closed" } else { "sends too slowly" };
             self.channel_close(conn, why, now);
@@ -422,10 +493,11 @@ impl Shard {
         self.counters.clients -= 1;
         self.counters.gathered -= channel.gathered as u64;
         self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
+        let sessions: Vec<SessionKey> = channel.sessions().collect();
         for key in channel.exchanges {
             self.exchange_cancel(key, now);
         }
-        if let Some(session) = channel.session {
+        for session in sessions {
             self.session_end(session, why, now);
         }
     }
@@ -444,7 +516,7 @@ impl Shard {
             .iter()
             .filter_map(|key| self.exchanges.get(*key).and_then(via_http))
             .collect();
-        feeds.extend(channel.session.map(|key| self.feeds(key)).unwrap_or_default());
+        feeds.extend(channel.sessions().flat_map(|key| self.feeds(key)));
         feeds
     }
 }
@@ -453,4 +525,10 @@ impl Shard {
 fn has_long_id(envelope: &Envelope) -> bool {
     let ids = [envelope.id, envelope.progress_token, envelope.request_id];
     ids.into_iter().flatten().any(|id| limits::ID_LEN_MAX < id.len())
+}
+
+/// The first frame tells the dialect.
+fn binary_parts() -> (Reader, Writer) {
+    let writer = Writer::Binary(Dialect::Short, Stage::Negotiation);
+    (Reader::Binary(FrameReader::default()), writer)
 }

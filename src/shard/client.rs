@@ -189,6 +189,9 @@ impl Shard {
                 self.pause(conn);
                 return;
             }
+            if self.channel_sniffed(conn, rest, now) {
+                return;
+            }
             let mut slots = HeaderSlots::new();
             let progress = match http1::request(rest, &mut slots, HEAD_LIMITS) {
                 Err(error) => {

@@ -176,8 +176,8 @@ impl Shard {
         self.watch(key, now);
     }
 
-    /// A server that is paused because its client reads slowly is not late: the client has
-    /// `SEND_TIMEOUT` for each step.
+    /// A server that is not listened to, because a client reads slowly, is not late: the client
+    /// has `SEND_TIMEOUT` for each step.
     fn excuse_held(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let client = match (exchange.reply, exchange.session) {
@@ -187,8 +187,14 @@ impl Shard {
             }
             (reply, _) => reply.client(),
         };
-        let entry = client.and_then(|client| self.conns.get(client));
-        if entry.is_some_and(|entry| entry.holds_producer) {
+        let server = match exchange.via {
+            Via::Http(conn) => Some(conn),
+            Via::Process(process, _) => self.process_conn(process),
+            Via::Nothing => None,
+        };
+        let entry = |conn: ConnId| self.conns.get(conn);
+        let is_holding = client.and_then(entry).is_some_and(|entry| entry.holds_producer);
+        if is_holding || server.and_then(entry).is_some_and(|entry| entry.is_paused) {
             self.exchange_alive(key, now);
         }
     }

@@ -7,6 +7,7 @@
 //! client   bytes of clients become requests, one at a time per connection
 //! channel  bytes of clients become messages, on connections that carry nothing else
 //! sse      messages of clients in POSTs, and to them on one event stream
+//! binary   the same in the frames of the binary protocol
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
 //! stdio    exchanges to and from child processes     process  their lives
@@ -23,6 +24,7 @@ pub mod settings;
 mod client;
 mod channel;
 mod sse;
+mod binary;
 mod post;
 mod session;
 mod stdio;

@@ -35,7 +35,7 @@ impl Shard {
         self.log = log;
     }
 
-    fn wall(&self, now: Instant) -> SystemTime {
+    pub(super) fn wall(&self, now: Instant) -> SystemTime {
         let (instant, wall) = self.settings.epoch;
         wall + now.saturating_duration_since(instant)
     }

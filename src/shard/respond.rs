@@ -19,6 +19,7 @@ use crate::session::Link;
 use crate::session::replay::{From, GET_STREAM};
 use crate::shard::Shard;
 use crate::shard::answer::Outcome;
+use crate::shard::stdio::answer_for_nobody;
 
 /// How servers that answer 400 instead of 404 say that they do not know a session.
 const LOST_SESSION: [&str; 4] =
@@ -361,12 +362,14 @@ impl Shard {
             }
             rpc::Kind::Request => {
                 let question = envelope.id.map_or(&b"null"[..], |id| id.get(data));
-                let session = session.and_then(|key| self.sessions.get_mut(key));
-                if session.is_some_and(|session| session.ask(question)) {
+                let asked = session.and_then(|key| self.sessions.get_mut(key));
+                if asked.is_some_and(|session| session.ask(question)) {
                     self.counters.forwarded += 1;
                     self.answer_event(key, &[data], now);
                 } else {
                     self.counters.dropped += 1;
+                    let is_ping = envelope.method.is_some_and(|method| method.eq(data, "ping"));
+                    self.http_answers(session, answer_for_nobody(question, is_ping), now);
                 }
             }
             rpc::Kind::Notification => {
@@ -379,6 +382,16 @@ impl Shard {
                 self.counters.forwarded += 1;
                 self.answer_event(key, &[data], now);
             }
+        }
+    }
+
+    /// Tells an HTTP server that its question finds nobody.
+    fn http_answers(&mut self, session: Option<SessionKey>, message: Vec<u8>, now: Instant) {
+        let Some(key) = session else { return };
+        let Some(server) = self.sessions.get(key).map(|session| session.server) else { return };
+        let notice = self.begin_own(Kind::Notice, (Some(key), server), message.into(), now);
+        if let Some(notice) = notice {
+            self.http_send(notice, now);
         }
     }
 
@@ -411,6 +424,11 @@ impl Shard {
         match (kind, session) {
             (Kind::Handshake | Kind::Setup, Some(session)) => {
                 self.exchange_end(key, Outcome::Answered(200), now);
+                let version = envelope.result_version.map(|text| text.decode(bytes));
+                let agreed = version.and_then(|version| Revision::parse(&version));
+                if let (Some(agreed), Some(session)) = (agreed, self.sessions.get_mut(session)) {
+                    session.revision = agreed.min(Revision::NEWEST_LEGACY);
+                }
                 match error {
                     Some(_) if kind == Kind::Handshake => self.revive_failed(session, now),
                     _ => self.revive_next(session, now),
@@ -551,7 +569,7 @@ impl Shard {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Nothing;
         let (kind, session, reply) = (exchange.kind, exchange.session, exchange.reply);
-        let (id, is_second) = (exchange.id.clone(), exchange.retried && status == 400);
+        let (id, is_retried) = (exchange.id.clone(), exchange.retried);
         if status == 200 {
             match rpc::scan(bytes, self.rpc_limits()) {
                 Ok(envelope) => self.http_answered(key, bytes, &envelope, now),
@@ -562,7 +580,9 @@ impl Shard {
         if self.falls_back(key, status, now) {
             return;
         }
-        // A second 400 is an answer: only 404 can be nothing else.
+        // A second 400 is an answer, if it has the form of one.
+        let is_message = || rpc::scan(bytes, self.rpc_limits()).is_ok();
+        let is_second = is_retried && status == 400 && is_message();
         if let Some(session) = session.filter(|_| !is_second)
             && self.is_session_lost(key, (status, bytes))
         {

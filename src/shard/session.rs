@@ -60,6 +60,7 @@ impl Shard {
             is_irreplaceable: false,
             link,
             channel: self.channel_mut(conn).map(|_| conn),
+            is_mute: self.channel_mut(conn).is_some_and(|channel| !channel.writer.has_events()),
             replay: Replay::new(),
             restart: Restart::default(),
             questions: Vec::new(),
@@ -95,6 +96,46 @@ impl Shard {
             None => self.session_end(key, "refused", now),
         }
         self.session_watch(key, now);
+    }
+
+    /// A session that the gateway opens by itself, on behalf of a client that says no `initialize`
+    /// to this server: it is set up like one that its server has lost.
+    pub(super) fn session_adopt(
+        &mut self,
+        conn: ConnId,
+        (server, initialize): (ServerId, Bytes),
+        now: Instant,
+    ) -> Option<SessionKey> {
+        let link = self.link(server)?;
+        let id = SessionId::mint(&mut self.random, self.identity.id, self.identity.shards);
+        let session = Session {
+            id,
+            server,
+            is_open: true,
+            revision: Revision::NEWEST_LEGACY,
+            initialize,
+            initialized: Some(Bytes::from_static(INITIALIZED)),
+            setup: Vec::new(),
+            is_irreplaceable: false,
+            link,
+            channel: Some(conn),
+            is_mute: true,
+            replay: Replay::new(),
+            restart: Restart::default(),
+            questions: Vec::new(),
+            exchanges: Vec::new(),
+            used_at: now,
+            wish: Wish::default(),
+        };
+        let key = self.sessions.insert(session).ok()?;
+        self.session_keys.insert(id, key);
+        self.counters.sessions += 1;
+        self.counters.sessions_opened += 1;
+        self.session_watch(key, now);
+        if matches!(self.sessions.get(key)?.link, Link::Http { .. }) {
+            self.session_revive(key, Vec::new(), now);
+        }
+        Some(key)
     }
 
     fn link(&self, server: ServerId) -> Option<Link> {
@@ -147,8 +188,10 @@ impl Shard {
         self.counters.sessions -= 1;
         self.counters.replay -= session.replay.kept_len() as u64;
         self.report_session(&session, why, now);
+        let mut is_whole = false;
         if let Some(channel) = session.channel.and_then(|conn| self.channel_mut(conn)) {
-            channel.session = None;
+            channel.others.retain(|other| *other != key);
+            is_whole = channel.session.take_if(|own| *own == key).is_some();
         }
         match session.link {
             Link::Process(Some(process)) => self.process_left(process, key, now),
@@ -158,7 +201,7 @@ impl Shard {
             }
             Link::Http { id: None, .. } => {}
         }
-        if let Some(conn) = session.channel.filter(|_| session.is_open) {
+        if let Some(conn) = session.channel.filter(|_| session.is_open && is_whole) {
             // There is no other way to say that the session is over.
             self.channel_close(conn, why, now);
         }
@@ -523,3 +566,6 @@ impl Shard {
         Some(key)
     }
 }
+
+/// What follows `initialize`.
+const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}";

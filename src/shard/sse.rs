@@ -138,7 +138,7 @@ impl Shard {
         let Some(client) = self.client_mut(conn) else { return };
         let writer = Writer::Events { is_chunked: client.framing.chunked };
         let (peer, received, opened_at) = (client.peer, client.received, client.opened_at);
-        let mut channel = Channel::new(peer, server, (Reader::Elsewhere(0), writer), now);
+        let mut channel = Channel::new(peer, Some(server), (Reader::Elsewhere(0), writer), now);
         (channel.received, channel.opened_at) = (received, opened_at);
         channel.messages = client.requests;
         if let Some(entry) = self.conns.get_mut(conn) {

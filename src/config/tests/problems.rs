@@ -127,7 +127,7 @@ fn listeners() {
         1:1: listen.admin: 127.0.0.1:9090 is in listen.http, too
         > [listen]
         > sse = "127.0.0.1:8080"
-        2:7: listen.sse: 127.0.0.1:8080 is in listen.http, too
+        fine
         > [listen]
         > sse = []
         2:7: listen.sse: must not be empty

@@ -117,7 +117,7 @@ fn settings_of(servers: Vec<Server>) -> Arc<Settings> {
     Arc::new(Settings {
         catalog: Catalog::new(servers),
         origins: Policy::new(&[], hosts, Vec::new()),
-        entrances: vec![Entrance::http()],
+        entrances: vec![Entrance::of(Protocol::Http)],
         clients_max: usize::MAX,
         message_len_max: limits::MESSAGE_LEN,
         session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,

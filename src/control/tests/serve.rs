@@ -95,9 +95,9 @@ async fn a_full_mailbox_is_tried_again_in_order() {
 fn errors_of_listening_name_address_and_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
-    let Err(words) = bind_all(&[addr], &[], 1) else { panic!("bound twice") };
+    let Err(words) = bind_all(http(addr), 1) else { panic!("bound twice") };
     assert!(words.contains(&addr.to_string()) && words.contains("another program"), "{words}");
-    let Err(words) = bind_all(&["192.0.2.1:80".parse().unwrap()], &[], 1) else { panic!("bound") };
+    let Err(words) = bind_all(http("192.0.2.1:80".parse().unwrap()), 1) else { panic!("bound") };
     assert!(words.contains("no such address"), "{words}");
 }
 
@@ -197,4 +197,8 @@ async fn foster_parent() {
         assert_eq!(how, "exit status 7");
         wait_until("the late ones are reaped", || stats().len() == 1).await;
     }
+}
+
+fn http(addr: SocketAddr) -> Vec<(SocketAddr, Entrance)> {
+    vec![(addr, Entrance::of(Protocol::Http))]
 }

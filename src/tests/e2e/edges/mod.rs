@@ -16,3 +16,4 @@ mod processes;
 mod shards;
 mod logs;
 mod slow;
+mod tcp;

@@ -30,14 +30,19 @@ fn server(endpoint: &'static str) -> Recorder {
 fn serve(endpoint: &str, streams: &Streams, request: &Message, stream: &mut TcpStream) -> After {
     let mut words = request.start.split(' ');
     let (method, target) = (words.next().unwrap(), words.next().unwrap());
-    let mut say = |bytes: &[u8]| drop(stream.write_all(bytes));
     if method == "GET" {
-        let id = format!("s{}", streams.lock().unwrap().len());
+        let id = {
+            let mut streams = streams.lock().unwrap();
+            let id = format!("s{}", streams.len());
+            streams.insert(id.clone(), stream.try_clone().unwrap());
+            id
+        };
+        let mut say = |bytes: &[u8]| drop(stream.write_all(bytes));
         say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n: hi\n\n");
         say(format!("event: endpoint\r\ndata: {endpoint}{id}\r\n\r\n").as_bytes());
-        streams.lock().unwrap().insert(id, stream.try_clone().unwrap());
         return After::Keep;
     }
+    let mut say = |bytes: &[u8]| drop(stream.write_all(bytes));
     let Some((_, id)) = target.split_once("?id=") else {
         say(&answer("405 Method Not Allowed", "", b""));
         return After::Keep;

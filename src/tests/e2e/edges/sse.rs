@@ -489,7 +489,7 @@ fn an_entrance_can_be_for_nothing_else() {
     let mut clients = Vec::new();
     let log = rig.log_with("\"ready\"");
     for line in log.iter().filter_map(|line| line["message"].as_str()) {
-        let Some(addr) = line.strip_suffix("/sse (HTTP+SSE only)") else { continue };
+        let Some(addr) = line.strip_suffix("/sse (HTTP+SSE)") else { continue };
         let addr = addr.strip_prefix("listening on http://").unwrap().parse().unwrap();
         let connect = || Wire::connect(addr);
         let mut client = Client::listen_on(connect(), &rig, "/sse/demo");
