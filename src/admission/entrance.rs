@@ -5,8 +5,10 @@ use crate::upstream::catalog::ServerId;
 /// What a client speaks on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Streamable HTTP.
+    /// Streamable HTTP, and HTTP+SSE beside it.
     Http,
+    /// HTTP+SSE alone (2024-11-05).
+    Sse,
     /// Newline-delimited JSON-RPC, as on standard streams.
     Lines,
     /// The TCP binary protocol.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use wire::lines::LineReader;
 
+use crate::backend::sse::Remote;
 use crate::ids::ConnId;
 use crate::ids::ExchangeId;
 use crate::ids::SessionKey;
@@ -23,6 +24,8 @@ pub struct Process {
     pub state: State,
     /// Our end of its standard streams.
     pub conn: Option<ConnId>,
+    /// What carries its messages if it is no process but the stream of an HTTP+SSE server.
+    pub remote: Option<Box<Remote>>,
     /// Its output, as lines.
     pub lines: LineReader,
     /// Messages that wait until it is ready.

@@ -53,8 +53,9 @@ pub(super) fn build(
     });
     let drain_timeout = duration(top.section("shutdown", report), "drain_timeout", report);
     Config {
-        origins: Policy::new(&[&*listen.http, &*listen.ws].concat(), listen.hosts, listen.origins),
+        origins: Policy::new(&listen.all_http(), listen.hosts, listen.origins),
         listen: listen.http,
+        sse: listen.sse,
         tcp: listen.tcp,
         ws: listen.ws,
         ping_interval: listen.ping_interval.unwrap_or(limits::PING_INTERVAL),
@@ -75,6 +76,7 @@ pub(super) fn build(
 #[derive(Default)]
 struct Listen {
     http: Vec<SocketAddr>,
+    sse: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
     ws: Vec<SocketAddr>,
     ping_interval: Option<Duration>,
@@ -102,6 +104,8 @@ impl Listen {
     ) -> Self {
         let (http, http_place) = take(&mut table, "http");
         let http = http.and_then(|field| addrs(field, report));
+        let (sse, sse_place) = take(&mut table, "sse");
+        let sse = sse.and_then(|field| addrs(field, report)).unwrap_or_default();
         let (tcp, tcp_place) = take(&mut table, "tcp");
         let tcp = tcp.and_then(|field| addrs(field, report)).unwrap_or_default();
         let (ws, ws_place) = take(&mut table, "ws");
@@ -110,7 +114,7 @@ impl Listen {
             .take("ping_interval")
             .and_then(|field| field.parse(report, value::DURATION, value::duration));
         let unix = table.take("unix");
-        let has_others = unix.is_some() || !tcp.is_empty() || !ws.is_empty();
+        let has_others = unix.is_some() || [&sse, &ws, &tcp].iter().any(|list| !list.is_empty());
         let unix = unix.map(|field| unix::build(field, known, report)).unwrap_or_default();
         let (admin, admin_place) = take(&mut table, "admin");
         let admin =
@@ -128,6 +132,7 @@ impl Listen {
             None => (vec![LISTEN], http_place),
         };
         check_listen(&http, &http_place, report);
+        check_listen(&sse, &sse_place, report);
         check_listen(&tcp, &tcp_place, report);
         check_listen(&ws, &ws_place, report);
         for addr in ws.iter().filter(|addr| addr.port() != 0 && http.contains(addr)) {
@@ -144,13 +149,18 @@ impl Listen {
             None => (admin.unwrap_or(Some(ADMIN)), admin_place),
         };
         if let Some(admin) = admin {
-            for (key, taken) in [("http", &http), ("ws", &ws), ("tcp", &tcp)] {
+            for (key, taken) in [("http", &http), ("sse", &sse), ("ws", &ws), ("tcp", &tcp)] {
                 check_admin(admin, (key, taken), &admin_place, report);
             }
             warn_admin(admin, &admin_place, report);
         }
         let (hosts, origins) = (hosts.unwrap_or_default(), origins.unwrap_or_default());
-        Self { http, ws, tcp, unix, ping_interval, admin, hosts, origins }
+        Self { http, sse, ws, tcp, unix, ping_interval, admin, hosts, origins }
+    }
+
+    /// Every address where clients speak HTTP, at least in the beginning.
+    fn all_http(&self) -> Vec<SocketAddr> {
+        self.http.iter().chain(&self.sse).chain(&self.ws).copied().collect()
     }
 }
 

@@ -7,7 +7,7 @@ use super::problem::Report;
 /// `listen.unix` one socket of that key.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["listen", "limits", "sessions", "log", "shutdown", "shards", "servers"]),
-    ("listen", &["http", "ws", "tcp", "unix", "ping_interval", "admin", "hosts", "origins"]),
+    ("listen", &["http", "sse", "ws", "tcp", "unix", "ping_interval", "admin", "hosts", "origins"]),
     ("listen.unix", &["path", "mode", "owner", "users", "server"]),
     ("limits", &["message"]),
     ("sessions", &["idle_timeout"]),
@@ -27,6 +27,7 @@ const SERVER: &[&str] = &[
     "idle_timeout",
     "stop_grace",
     "url",
+    "transport",
     "headers",
     "connections",
     "request_timeout",
@@ -45,7 +46,7 @@ pub(super) const OF_COMMAND: &[&str] = &[
 ];
 
 /// The keys that only servers with a `url` have.
-pub(super) const OF_URL: &[&str] = &["headers", "connections"];
+pub(super) const OF_URL: &[&str] = &["transport", "headers", "connections"];
 
 /// Reports the keys of this table that are not of that section.
 pub(super) fn refuse_unknown(table: &Section, section: &str, report: &mut Report<'_>) {

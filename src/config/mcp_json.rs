@@ -70,7 +70,10 @@ fn translate(entry: Field, report: &mut Report<'_>) -> Option<Field> {
     }
     refuse_doubles(&mut table.fields, report);
     if let Some(kind) = table.take("type") {
-        check_type(kind, &table, report);
+        let path = kind.path.clone();
+        if check_type(kind, &table, report) == Some("sse") && table.find("url").is_some() {
+            table.fields.push(Field::made_up("transport", &path, Value::Text("sse".to_owned())));
+        }
     }
     for name in ["env", "headers"] {
         // What is wrong with the values is for `server` to say.
@@ -83,23 +86,23 @@ fn translate(entry: Field, report: &mut Report<'_>) -> Option<Field> {
     Some(Field { name, path, named_at: at, at, value: Value::Table(table.fields) })
 }
 
-/// `type` has to fit what the entry has.
-fn check_type(kind: Field, table: &Section, report: &mut Report<'_>) {
+/// `type` has to fit what the entry has. Returns what it means.
+fn check_type(kind: Field, table: &Section, report: &mut Report<'_>) -> Option<&'static str> {
     let (at, path) = (kind.at, kind.path.clone());
-    let needed = kind.parse(report, "\"stdio\" or \"http\"", |text| match text {
-        "stdio" => Ok("command"),
-        "http" | "streamable-http" | "streamableHttp" => Ok("url"),
-        "sse" | "ws" | "websocket" => {
-            Err("this transport comes later; for now \"stdio\" or \"http\" (Streamable HTTP)"
-                .to_owned())
-        }
-        _ => Err("must be \"stdio\" or \"http\" (or \"streamable-http\")".to_owned()),
-    });
-    if let Some(needed) = needed
-        && table.find(needed).is_none()
-    {
+    let kind = kind.parse(report, "\"stdio\", \"http\" or \"sse\"", |text| match text {
+        "stdio" => Ok("stdio"),
+        "http" | "streamable-http" | "streamableHttp" => Ok("http"),
+        "sse" => Ok("sse"),
+        "ws" | "websocket" => Err("this transport comes later; for now \"stdio\", \"http\" \
+                                   (Streamable HTTP) or \"sse\""
+            .to_owned()),
+        _ => Err("must be \"stdio\", \"http\" (or \"streamable-http\") or \"sse\"".to_owned()),
+    })?;
+    let needed = if kind == "stdio" { "command" } else { "url" };
+    if table.find(needed).is_none() {
         report.problem(at, &path, format!("needs `{needed}`, which is not there"));
     }
+    Some(kind)
 }
 
 /// `command` and `args` become one list.

@@ -44,6 +44,8 @@ pub struct Config {
     /// Where clients connect. All distinct; at least one, here or in `unix`, unless there is one
     /// client and its server is in `stdio`.
     pub listen: Vec<SocketAddr>,
+    /// Where clients connect that speak HTTP+SSE.
+    pub sse: Vec<SocketAddr>,
     /// Where clients connect that speak the TCP binary protocol.
     pub tcp: Vec<SocketAddr>,
     /// Where clients connect that speak only WebSocket. All distinct, and none of `listen`.
@@ -92,6 +94,7 @@ impl Config {
         let lists = [
             (Protocol::Http, &self.listen),
             (Protocol::WebSocket, &self.ws),
+            (Protocol::Sse, &self.sse),
             (Protocol::Binary, &self.tcp),
         ];
         let all = lists

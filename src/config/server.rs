@@ -10,7 +10,7 @@ use super::url::{self, Url};
 use super::value;
 use crate::admission::origin;
 use crate::limits;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target};
+use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target, Transport};
 
 /// Bytes of all headers added to a request: with a target and our own headers they must fit a head.
 const HEADERS_LEN_MAX: usize = limits::HEAD_LEN_MAX / 2;
@@ -65,9 +65,13 @@ pub(super) fn build(
         .take("request_timeout")
         .and_then(|field| field.parse(report, value::DURATION_OR_OFF, value::duration_or_off));
     let command = command.and_then(|field| argv(field, report));
-    let command = stdio(command, &mut table, outside, report);
+    let isolation = table
+        .take("isolation")
+        .and_then(|field| field.parse(report, "\"session\" or \"shared\"", value::isolation));
+    let isolation = isolation.unwrap_or(Isolation::Session);
+    let command = stdio(command, (&mut table, isolation), outside, report);
     let url = url.and_then(|field| field_url(field, report));
-    let endpoint = http(url, &mut table, outside, report);
+    let endpoint = http(url, (&mut table, isolation), outside, report);
     let target = match (command, endpoint) {
         (Some(command), _) => Target::Stdio(command),
         (None, Some(endpoint)) => Target::Http(endpoint),
@@ -84,7 +88,12 @@ fn refuse_misplaced(table: &Section, report: &mut Report<'_>) {
         (None, Some(_)) => (keys::OF_COMMAND, "command"),
         _ => return,
     };
+    let transport = table.find("transport").map(|field| &field.value);
+    let has_streams = matches!(transport, Some(Value::Text(text)) if text != "http");
     for field in table.fields.iter().filter(|field| wrong.contains(&field.name.as_str())) {
+        if has_streams && field.name == "isolation" {
+            continue;
+        }
         let message = format!("is only for servers with a `{owner}`; remove it");
         report.problem(field.named_at, &field.path, message);
     }
@@ -124,15 +133,12 @@ fn argv(field: Field, report: &mut Report<'_>) -> Option<(String, Vec<String>)> 
 /// The keys of a server with a command. They are checked even if the command is wrong.
 fn stdio(
     command: Option<(String, Vec<String>)>,
-    table: &mut Section,
+    (table, isolation): (&mut Section, Isolation),
     outside: &Outside<'_>,
     report: &mut Report<'_>,
 ) -> Option<Command> {
     let env = table.take("env").map(|field| variables(field, outside, report));
     let cwd = table.take("cwd").and_then(|field| field.parse(report, "the path of a folder", path));
-    let isolation = table
-        .take("isolation")
-        .and_then(|field| field.parse(report, "\"session\" or \"shared\"", value::isolation));
     let processes = table.take("processes").and_then(|field| field.integer(report, 1..=65_536));
     let tasks = table.take("tasks").and_then(|field| field.integer(report, 1..=TASKS_LIMIT));
     let start_timeout = duration("start_timeout", table, report);
@@ -144,7 +150,7 @@ fn stdio(
         args,
         env: env.unwrap_or_default(),
         cwd: cwd.map(Into::into),
-        isolation: isolation.unwrap_or(Isolation::Session),
+        isolation,
         processes_max: count(processes, limits::PROCESSES_MAX),
         tasks_max: tasks.unwrap_or(limits::TASKS_MAX),
         start_timeout: start_timeout.unwrap_or(limits::START_TIMEOUT),
@@ -156,12 +162,19 @@ fn stdio(
 /// The keys of a server with a URL. They are checked even if the URL is wrong.
 fn http(
     url: Option<(usize, Url)>,
-    table: &mut Section,
+    (table, isolation): (&mut Section, Isolation),
     outside: &Outside<'_>,
     report: &mut Report<'_>,
 ) -> Option<Endpoint> {
     let headers = table.take("headers").map(|field| headers(field, outside, report));
-    let connections = table.take("connections").and_then(|field| field.integer(report, 1..=65_536));
+    let transport = table
+        .take("transport")
+        .and_then(|field| field.parse(report, "\"http\", \"sse\" or \"auto\"", value::transport));
+    let transport = transport.unwrap_or(Transport::Http);
+    // A stream keeps a connection to itself, and messages need one more.
+    let conns_min = if transport == Transport::Http { 1 } else { 2 };
+    let connections =
+        table.take("connections").and_then(|field| field.integer(report, conns_min..=65_536));
     let (at, url) = url?;
     let headers = headers.unwrap_or_default();
     let credentials = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
@@ -177,6 +190,8 @@ fn http(
         target: url.target,
         headers,
         conns_max: count(connections, limits::SERVER_CONNS_MAX),
+        transport,
+        isolation,
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Config, LogChoice, Unix};
 use crate::telemetry::log::Format;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target};
+use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target, Transport};
 
 impl Display for Config {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -16,6 +16,9 @@ impl Display for Config {
         }
         if self.listen.is_empty() {
             writeln!(f, "listen.http            off")?;
+        }
+        for addr in &self.sse {
+            writeln!(f, "listen.sse             {addr}")?;
         }
         for addr in &self.ws {
             writeln!(f, "listen.ws              {addr}")?;
@@ -98,11 +101,7 @@ fn show_command(command: &Command, f: &mut Formatter<'_>) -> fmt::Result {
     if let Some(cwd) = &command.cwd {
         writeln!(f, "  cwd                  {}", cwd.display().to_string().escape_debug())?;
     }
-    let isolation = match command.isolation {
-        Isolation::Session => "session",
-        Isolation::Shared => "shared",
-    };
-    writeln!(f, "  isolation            {isolation}")?;
+    writeln!(f, "  isolation            {}", isolation(command.isolation))?;
     writeln!(f, "  processes            {}", command.processes_max)?;
     writeln!(f, "  tasks                {}", command.tasks_max)?;
     writeln!(f, "  start_timeout        {}", duration(command.start_timeout))?;
@@ -118,7 +117,21 @@ fn show_endpoint(endpoint: &Endpoint, f: &mut Formatter<'_>) -> fmt::Result {
     if !endpoint.headers.is_empty() {
         writeln!(f, "  headers              {}", names(&endpoint.headers))?;
     }
-    writeln!(f, "  connections          {}", endpoint.conns_max)
+    writeln!(f, "  connections          {}", endpoint.conns_max)?;
+    let transport = match endpoint.transport {
+        Transport::Http => return writeln!(f, "  transport            http"),
+        Transport::Sse => "sse",
+        Transport::Auto => "auto",
+    };
+    writeln!(f, "  transport            {transport}")?;
+    writeln!(f, "  isolation            {}", isolation(endpoint.isolation))
+}
+
+fn isolation(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Session => "session",
+        Isolation::Shared => "shared",
+    }
 }
 
 fn names(pairs: &[(String, Secret)]) -> String {

@@ -113,6 +113,9 @@ pub(super) fn say_ready(
         entrances.iter().filter(is_it).map(|(addr, _)| *addr)
     };
     say_http(log, &speaks(Protocol::Http).collect::<Vec<_>>(), settings);
+    for addr in speaks(Protocol::Sse) {
+        log.say("listening", &format!("listening on http://{addr}/sse (HTTP+SSE)"));
+    }
     for addr in speaks(Protocol::WebSocket) {
         log.say("listening", &format!("listening on ws://{addr}"));
     }

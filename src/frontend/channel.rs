@@ -51,6 +51,8 @@ pub struct Channel {
 pub enum Reader {
     /// One per line.
     Lines(LineReader),
+    /// They come on other connections; bytes that came on this one and were ignored.
+    Elsewhere(usize),
     /// Frames of the binary protocol, version 1.
     Binary(FrameReader),
     /// One per WebSocket message.
@@ -66,6 +68,11 @@ pub enum Writer {
     Lines,
     /// One per WebSocket message.
     Frames(Box<WebSocket>),
+    /// Each is an event of a response whose head was sent (HTTP+SSE).
+    Events {
+        /// Whether the body is chunked; otherwise it ends with the connection.
+        is_chunked: bool,
+    },
     /// Frames of the binary protocol, version 1, which has answers and nothing else.
     Binary(Dialect, Stage),
 }
@@ -74,7 +81,7 @@ impl Writer {
     /// Whether the client can name a server with each message.
     pub fn has_namespaces(&self) -> bool {
         match self {
-            Self::Lines | Self::Frames(_) => false,
+            Self::Lines | Self::Frames(_) | Self::Events { .. } => false,
             Self::Binary(..) => true,
         }
     }
@@ -82,7 +89,7 @@ impl Writer {
     /// Whether the client can be told what it has not asked for.
     pub fn has_events(&self) -> bool {
         match self {
-            Self::Lines | Self::Frames(_) => true,
+            Self::Lines | Self::Frames(_) | Self::Events { .. } => true,
             Self::Binary(..) => false,
         }
     }
@@ -91,7 +98,7 @@ impl Writer {
     pub fn stage(&self) -> Option<(Dialect, Stage)> {
         match self {
             Self::Binary(dialect, stage) => Some((*dialect, *stage)),
-            Self::Lines | Self::Frames(_) => None,
+            Self::Lines | Self::Frames(_) | Self::Events { .. } => None,
         }
     }
 }
@@ -121,6 +128,11 @@ impl Channel {
         }
     }
 
+    /// Whether its messages are events, and the client's come on other connections.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.writer, Writer::Events { .. })
+    }
+
     /// All its sessions.
     pub fn sessions(&self) -> impl Iterator<Item = SessionKey> {
         self.session.into_iter().chain(self.others.iter().copied())
@@ -130,6 +142,7 @@ impl Channel {
     pub fn gathering(&self) -> usize {
         match &self.reader {
             Reader::Lines(lines) => lines.kept_len(),
+            Reader::Elsewhere(_) => 0,
             Reader::Binary(frames) => frames.kept_len(),
             Reader::Frames(frames) => frames.memory_len(),
             Reader::Lent => self.gathered,

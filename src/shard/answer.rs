@@ -292,6 +292,9 @@ impl Shard {
     pub(super) fn exchange_fail(&mut self, key: ExchangeId, refusal: Refusal, now: Instant) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
+        if let Kind::Open(process) | Kind::Line(process) = kind {
+            return self.remote_failed((process, key), refusal, now);
+        }
         let id =
             if exchange.id.is_empty() { Bytes::from_static(b"null") } else { exchange.id.clone() };
         let mut text = Vec::new();

@@ -142,7 +142,7 @@ impl Shard {
     pub(super) fn quiet_time(&self, server: ServerId, session: Option<SessionKey>) -> Duration {
         match session.and_then(|key| self.sessions.get(key)) {
             Some(session)
-                if Revision::V2025_11_25 <= session.revision && self.command(server).is_some() =>
+                if Revision::V2025_11_25 <= session.revision && self.is_process(server) =>
             {
                 limits::RESUMABLE_QUIET_TIME
             }

@@ -72,7 +72,7 @@ impl Shard {
         true
     }
 
-    fn is_far_behind(&self, client: ConnId) -> bool {
+    pub(super) fn is_far_behind(&self, client: ConnId) -> bool {
         self.settings.message_len_max + limits::OUTPUT_SHARED_MAX < self.unread(client)
     }
 

@@ -19,7 +19,7 @@ use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::shard::event::{Action, Question};
 use crate::shard::{Asked, Role, Shard};
-use crate::upstream::catalog::{Endpoint, Server, ServerId, Target};
+use crate::upstream::catalog::{Endpoint, Secret, Server, ServerId, Target};
 use crate::upstream::restart::Restart;
 
 /// What one shard has of one server.
@@ -50,6 +50,10 @@ pub(super) struct Pool {
     pub(super) params: Params,
     /// The pause before a process for everybody is started again.
     pub(super) restart: Restart,
+    /// Whether the server was found to speak HTTP+SSE.
+    pub(super) is_sse: bool,
+    /// Connections that are the streams of such a server.
+    streams: usize,
 }
 
 impl Pool {
@@ -75,7 +79,20 @@ impl Pool {
             legacy_until: None,
             params: Params::default(),
             restart: Restart::default(),
+            is_sse: false,
+            streams: 0,
         }
+    }
+
+    /// Counts a stream, if a connection for messages is left.
+    pub(super) fn open_stream(&mut self) -> bool {
+        let has_room = self.streams + 1 < self.conns_max;
+        self.streams += usize::from(has_room);
+        has_room
+    }
+
+    pub(super) fn close_stream(&mut self) {
+        self.streams = self.streams.saturating_sub(1);
     }
 }
 
@@ -231,7 +248,11 @@ impl Shard {
             Some(Link::Http { id, .. }) if exchange.kind != Kind::Handshake => id.clone(),
             _ => None,
         };
-        let is_get = exchange.kind == Kind::Listen || exchange.resumed != 0;
+        let is_get = matches!(exchange.kind, Kind::Listen | Kind::Open(_)) || exchange.resumed != 0;
+        let remote = match exchange.kind {
+            Kind::Line(id) => self.processes.get(&id).and_then(|process| process.remote.as_ref()),
+            _ => None,
+        };
         let method = match exchange.kind {
             Kind::Delete => "DELETE",
             _ if is_get => "GET",
@@ -242,6 +263,7 @@ impl Shard {
         let id = if exchange.kind == Kind::Delete { Some(exchange.message.clone()) } else { id };
         let request = Request {
             method,
+            target: remote.and_then(|it| it.target.as_ref()).map(Secret::reveal),
             session: id.as_deref().filter(|_| exchange.era == Era::Legacy),
             headers: &exchange.headers,
             last_event_id: exchange.last_event_id.as_deref().filter(|_| is_get),

@@ -6,11 +6,14 @@
 //! ```text
 //! client   bytes of clients become requests, one at a time per connection
 //! channel  bytes of clients become messages, on connections that carry nothing else
+//! sse      messages of clients in POSTs, and to them on one event stream
+//! hangup   their end
 //! binary   the same in the frames of the binary protocol
 //! websocket  HTTP connections become channels, in frames and with pings
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
 //! stdio    exchanges to and from child processes     process  their lives
+//! remote   servers that speak HTTP+SSE are processes, too
 //! http     exchanges to HTTP servers                 respond  and what comes back
 //! answer   answers to clients: one response, or events of a stream
 //! flow     back-pressure         revive   sessions that a server has lost
@@ -22,12 +25,15 @@ pub mod event;
 pub mod settings;
 mod client;
 mod channel;
+mod hangup;
+mod sse;
 mod binary;
 mod websocket;
 mod post;
 mod session;
 mod stdio;
 mod process;
+mod remote;
 mod http;
 mod respond;
 mod revive;
@@ -63,6 +69,7 @@ use crate::shard::drain::Rest;
 use crate::shard::event::{Action, Answer, Event};
 use crate::shard::http::Pool;
 use crate::shard::settings::{Identity, Settings};
+use crate::shard::sse::Streams;
 use crate::table::Table;
 use crate::telemetry::counters::Counters;
 use crate::timers::{Timers, Wish};
@@ -84,6 +91,8 @@ pub struct Shard {
     processes: HashMap<ProcessId, Process, RandomState>,
     /// Ends of tunnels, by the client connection at the other shard.
     tunnels: HashMap<(ShardId, ConnId), ConnId, RandomState>,
+    /// Event streams of clients that send their messages on other connections.
+    streams: Streams,
     /// Per server, in the order of the catalog.
     pools: Vec<Pool>,
     /// Questions to the control thread.
@@ -169,6 +178,7 @@ impl Shard {
             session_keys: HashMap::default(),
             processes: HashMap::default(),
             tunnels: HashMap::default(),
+            streams: Streams::default(),
             pools,
             questions: HashMap::default(),
             next_ticket: 0,
@@ -432,6 +442,7 @@ impl Shard {
     /// Every invariant that spans fields. Runs after every event outside release builds.
     fn check(&self) {
         debug_assert_eq!(self.sessions.len(), self.session_keys.len());
+        debug_assert!(self.streams.len() <= self.conns.len());
         debug_assert!(self.ready.is_empty());
         debug_assert!(self.dirty.is_empty());
     }

@@ -20,7 +20,7 @@ use crate::shard::event::{Action, Question};
 use crate::shard::post::Incoming;
 use crate::shard::{Asked, Role, Shard, Timer};
 use crate::timers::Wish;
-use crate::upstream::catalog::{Command, ServerId, Target};
+use crate::upstream::catalog::ServerId;
 
 impl Shard {
     /// The process of this server for this user: the running one, or a new one.
@@ -48,14 +48,16 @@ impl Shard {
             User::Sessions | User::Stateless => Some(pool.restart),
         };
         let restart_at = restart.and_then(|restart| restart.at).filter(|at| now < *at);
-        let ready_by = restart_at.unwrap_or(now) + self.command(server)?.start_timeout;
+        let ready_by = restart_at.unwrap_or(now) + self.upkeep(server)?.start_timeout;
         let id = ProcessId(self.next_process);
         self.next_process += 1;
+        let remote = self.carrier(server);
         let process = Process {
             server,
             user,
             state: restart_at.map_or(State::Starting, State::Delayed),
             conn: None,
+            remote,
             lines: LineReader::new(),
             backlog: Vec::new(),
             backlog_len: 0,
@@ -82,22 +84,19 @@ impl Shard {
         }
         match restart_at {
             Some(at) => self.wish_process(id, at),
-            None => self.process_start(id),
+            None => self.process_start(id, now),
         }
         self.wish_process(id, ready_by);
         Some(id)
     }
 
-    pub(super) fn command(&self, server: ServerId) -> Option<&Command> {
-        match &self.settings.catalog.get(server)?.target {
-            Target::Stdio(command) => Some(command),
-            Target::Http(_) => None,
-        }
-    }
-
-    fn process_start(&mut self, id: ProcessId) {
+    fn process_start(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.state = State::Starting;
+        if self.remote_start(id, now) {
+            return;
+        }
+        let Some(process) = self.processes.get_mut(&id) else { return };
         let question = Question::Start { server: process.server, process: id };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -111,13 +110,13 @@ impl Shard {
         }
     }
 
-    /// The process runs; a handshake of ours comes first unless the client's own does.
+    /// The process runs.
     pub(super) fn process_started(&mut self, id: ProcessId, socket: Socket, now: Instant) {
         // It runs, wanted or not, until its end is reported.
         self.counters.processes += 1;
-        let user = self.processes.get(&id).filter(|p| p.state == State::Starting).map(|p| p.user);
-        let conn = user.and_then(|_| self.open(Role::Process(id)));
-        let (Some(user), Some(conn)) = (user, conn) else {
+        let is_wanted = self.processes.get(&id).is_some_and(|p| p.state == State::Starting);
+        let conn = if is_wanted { self.open(Role::Process(id)) } else { None };
+        let Some(conn) = conn else {
             self.actions.push_back(Action::Discard { socket });
             self.actions.push_back(Action::Stop { process: id, grace: limits::STOP_GRACE });
             self.process_ended(id, Refusal::Full, now);
@@ -125,9 +124,16 @@ impl Shard {
         };
         self.counters.processes_started += 1;
         self.actions.push_back(Action::Receive { conn, socket });
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        process.conn = Some(conn);
-        let server = process.server;
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.conn = Some(conn);
+        }
+        self.process_greets(id, now);
+    }
+
+    /// Messages can pass; a handshake of ours comes first unless the client's own does.
+    pub(super) fn process_greets(&mut self, id: ProcessId, now: Instant) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let (server, user) = (process.server, process.user);
         let handshake = match user {
             User::Session(key) => {
                 let session = self.sessions.get(key).filter(|session| session.is_open);
@@ -166,7 +172,7 @@ impl Shard {
             rpc::write_line_safe(&mut line, message, &[]);
         }
         line.push(b'\n');
-        self.process_push(id, Bytes::from(line));
+        self.process_push(id, Bytes::from(line), now);
     }
 
     /// Everything that waited goes out.
@@ -176,7 +182,7 @@ impl Shard {
         process.used_at = now;
         process.backlog_len = 0;
         for line in std::mem::take(&mut process.backlog) {
-            self.process_push(id, line);
+            self.process_push(id, line, now);
         }
         self.process_rest(id, now);
     }
@@ -184,8 +190,8 @@ impl Shard {
     /// Lets the idle clock of a shared process run.
     fn process_rest(&mut self, id: ProcessId, now: Instant) {
         let server = self.processes.get(&id).map(|process| process.server);
-        let command = server.and_then(|server| self.command(server));
-        if let Some(timeout) = command.map(|command| command.idle_timeout) {
+        let upkeep = server.and_then(|server| self.upkeep(server));
+        if let Some(timeout) = upkeep.map(|upkeep| upkeep.idle_timeout) {
             self.wish_process(id, now + timeout);
         }
     }
@@ -202,7 +208,7 @@ impl Shard {
             return;
         }
         match process.state {
-            State::Ready => self.process_push(id, line),
+            State::Ready => self.process_push(id, line, now),
             State::Delayed(_) | State::Starting | State::Handshaking => {
                 process.backlog_len += line.len();
                 process.backlog.push(line);
@@ -215,12 +221,14 @@ impl Shard {
     pub(super) fn process_queued(&self, id: ProcessId) -> usize {
         let Some(process) = self.processes.get(&id) else { return 0 };
         let output = process.conn.and_then(|conn| self.conns.get(conn)).map(|c| c.output.len());
-        output.unwrap_or(0) + process.backlog_len
+        let posts = process.remote.as_ref().map_or(0, |remote| remote.queued_len);
+        output.unwrap_or(0) + process.backlog_len + posts
     }
 
-    pub(super) fn process_push(&mut self, id: ProcessId, line: Bytes) {
-        let conn = self.processes.get(&id).and_then(|process| process.conn);
-        match conn {
+    pub(super) fn process_push(&mut self, id: ProcessId, line: Bytes, now: Instant) {
+        let Some(process) = self.processes.get(&id) else { return };
+        match process.conn {
+            _ if process.remote.is_some() => self.remote_push(id, line, now),
             Some(conn) => self.write(conn, |output| output.push_whole(line)),
             None => self.counters.dropped += 1,
         }
@@ -306,6 +314,7 @@ impl Shard {
         let was_wanted = process.state != State::Stopping;
         // One that waits for its turn has never been asked for: nobody will report its end.
         process.has_exited |= matches!(process.state, State::Delayed(_));
+        process.has_exited |= process.remote.is_some();
         process.state = State::Stopping;
         process.backlog = Vec::new();
         process.lines = LineReader::new();
@@ -315,7 +324,8 @@ impl Shard {
         let (has_answered, has_exited) = (process.has_answered, process.has_exited);
         let mut pending: Vec<ExchangeId> = process.pending.drain().map(|(_, key)| key).collect();
         pending.sort_unstable();
-        let grace = self.command(server).map_or(limits::STOP_GRACE, |command| command.stop_grace);
+        let grace = self.upkeep(server).map_or(limits::STOP_GRACE, |upkeep| upkeep.stop_grace);
+        self.remote_ended(id, now);
         if let Some(conn) = conn.and_then(|conn| self.conns.remove(conn).map(|entry| (conn, entry)))
         {
             let (conn, mut entry) = conn;
@@ -391,7 +401,7 @@ impl Shard {
         let (server, ready_by, used_at) = (process.server, process.ready_by, process.used_at);
         let is_idle = process.pending.is_empty() && process.sessions == 0;
         let is_shared = !matches!(process.user, User::Session(_));
-        let idle_timeout = self.command(server).map(|command| command.idle_timeout);
+        let idle_timeout = self.upkeep(server).map(|upkeep| upkeep.idle_timeout);
         let process = self.processes.get(&id);
         let has_exited = process.is_some_and(|process| process.has_exited);
         if has_exited && ready_by <= now {
@@ -401,7 +411,7 @@ impl Shard {
         let state = process.map(|process| process.state);
         match state {
             Some(State::Delayed(until)) if until <= now => {
-                self.process_start(id);
+                self.process_start(id, now);
                 self.wish_process(id, ready_by);
             }
             Some(State::Delayed(until)) => self.wish_process(id, until),
@@ -565,7 +575,7 @@ impl Shard {
 
     /// The connection of a process, if it runs.
     pub(super) fn process_conn(&self, id: ProcessId) -> Option<ConnId> {
-        self.processes.get(&id)?.conn
+        self.processes.get(&id)?.conn.or_else(|| self.remote_conn(id))
     }
 }
 

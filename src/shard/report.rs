@@ -45,12 +45,12 @@ impl Shard {
     }
 
     pub(super) fn report_exchange(&mut self, exchange: &Exchange, outcome: Outcome, now: Instant) {
-        if matches!(exchange.kind, Kind::Delete | Kind::Setup | Kind::Learn) {
+        if matches!(exchange.kind, Kind::Delete | Kind::Setup | Kind::Learn | Kind::Line(_)) {
             return;
         }
         self.record("exchange", now, |shard, line| {
             let method = match exchange.kind {
-                Kind::Listen => &b"(listen)"[..],
+                Kind::Listen | Kind::Open(_) => &b"(listen)"[..],
                 Kind::Handshake => b"(initialize)",
                 Kind::Probe => b"(probe)",
                 _ => &*exchange.label.method,

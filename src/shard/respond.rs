@@ -166,7 +166,7 @@ impl Shard {
         self.session_named(key, head);
         match (kind, head.status) {
             (Kind::Delete, _) => return Some(Sink::Discard),
-            (Kind::Setup, 200..300) => return Some(Sink::Discard),
+            (Kind::Setup | Kind::Line(_), 200..300) => return Some(Sink::Discard),
             (_, 401 | 403) => {
                 self.server_detach(conn);
                 self.server_close(conn, now);
@@ -180,6 +180,24 @@ impl Shard {
             bytes: Vec::new(),
             content_type: content_type.map(Box::from),
         };
+        match kind {
+            Kind::Open(_) if is_events => {
+                return Some(Sink::Events(Box::new(EventParser::new(
+                    self.settings.message_len_max,
+                ))));
+            }
+            Kind::Open(id) | Kind::Line(id) => {
+                self.server_detach(conn);
+                self.server_close(conn, now);
+                let is_lost = head.status == 404 && matches!(kind, Kind::Line(_));
+                self.exchange_fail(key, Refusal::BadServer, now);
+                if is_lost {
+                    self.remote_refused(id, now);
+                }
+                return None;
+            }
+            _ => {}
+        }
         if era == Era::Modern && !matches!(reply, Reply::Channel(_)) {
             return Some(self.relay(key, (head.status, content_type), head.body));
         }
@@ -273,6 +291,13 @@ impl Shard {
             Sink::Events(parser) => loop {
                 match parser.next(&mut data) {
                     Ok(Some(event)) => {
+                        let kind = self.exchanges.get(key).map(|exchange| exchange.kind);
+                        if let Some(Kind::Open(process)) = kind {
+                            if event.has_data {
+                                self.remote_event(process, (event.name, event.data), now);
+                            }
+                            continue;
+                        }
                         let id = event.id.map(Bytes::copy_from_slice);
                         self.server_event((conn, key), event.data, (id, event.retry_ms), now);
                     }
@@ -460,6 +485,9 @@ impl Shard {
             Sink::Discard => {
                 self.server_free(conn, keep_alive, now);
                 let exchange = self.exchanges.get(key);
+                if let Some(Kind::Line(process)) = exchange.map(|exchange| exchange.kind) {
+                    return self.remote_posted(process, key, now);
+                }
                 let setup = exchange.filter(|e| e.kind == Kind::Setup).and_then(|e| e.session);
                 self.exchange_end(key, Outcome::Answered(200), now);
                 if let Some(session) = setup {
@@ -550,6 +578,9 @@ impl Shard {
                 Ok(envelope) => self.http_answered(key, bytes, &envelope, now),
                 Err(_) => self.exchange_fail(key, Refusal::BadServer, now),
             }
+            return;
+        }
+        if self.falls_back(key, status, now) {
             return;
         }
         // A second 400 is an answer, if it has the form of one.

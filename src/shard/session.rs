@@ -20,7 +20,7 @@ use crate::session::{Link, Session};
 use crate::shard::post::Incoming;
 use crate::shard::{Shard, Timer};
 use crate::timers::Wish;
-use crate::upstream::catalog::{Isolation, ServerId, Target};
+use crate::upstream::catalog::{Isolation, ServerId};
 use crate::upstream::restart::Restart;
 
 impl Shard {
@@ -81,7 +81,9 @@ impl Shard {
             Incoming { session: Some(key), payload: &payload, envelope: &envelope, ..incoming };
         match self.begin(conn, Kind::Initialize, &incoming, now) {
             Some(exchange) => {
-                let start_timeout = self.command(incoming.server).map(|c| c.start_timeout);
+                let upkeep = self.upkeep(incoming.server);
+                let upkeep = upkeep.filter(|_| self.is_process(incoming.server));
+                let start_timeout = upkeep.map(|upkeep| upkeep.start_timeout);
                 if let (Some(timeout), Some(exchange)) =
                     (start_timeout, self.exchanges.get_mut(exchange))
                 {
@@ -137,9 +139,10 @@ impl Shard {
     }
 
     fn link(&self, server: ServerId) -> Option<Link> {
-        let link = match &self.settings.catalog.get(server)?.target {
-            Target::Stdio(_) => Link::Process(None),
-            Target::Http(_) => Link::Http {
+        self.settings.catalog.get(server)?;
+        let link = match self.is_process(server) {
+            true => Link::Process(None),
+            false => Link::Http {
                 id: None,
                 listen: None,
                 resume: None,
@@ -413,10 +416,7 @@ impl Shard {
 
     /// Whether the server keeps a process for each session.
     pub(super) fn isolation(&self, server: ServerId) -> Isolation {
-        match self.settings.catalog.get(server).map(|server| &server.target) {
-            Some(Target::Stdio(command)) => command.isolation,
-            Some(Target::Http(_)) | None => Isolation::Session,
-        }
+        self.upkeep(server).map_or(Isolation::Session, |upkeep| upkeep.isolation)
     }
 
     /// A batch (2025-03-26, basic: "Batching"): each request is an exchange of its own, and all

@@ -279,7 +279,7 @@ impl Shard {
             self.counters.dropped += 1;
             let mut line = answer_for_nobody(question, is_ping);
             line.push(b'\n');
-            self.process_push(id, Bytes::from(line));
+            self.process_push(id, Bytes::from(line), now);
             return;
         };
         if let Some(process) = self.processes.get_mut(&id)

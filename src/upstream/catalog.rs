@@ -6,6 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::limits;
+
 /// A server's place in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub u16);
@@ -26,8 +28,53 @@ pub struct Server {
 pub enum Target {
     /// A child process that speaks newline-delimited JSON-RPC on its standard streams.
     Stdio(Command),
-    /// Streamable HTTP.
+    /// A URL.
     Http(Endpoint),
+}
+
+impl Target {
+    /// How the processes of the server are kept, if it has some.
+    pub fn upkeep(&self) -> Option<Upkeep> {
+        match self {
+            Self::Stdio(command) => Some(Upkeep {
+                isolation: command.isolation,
+                start_timeout: command.start_timeout,
+                idle_timeout: command.idle_timeout,
+                stop_grace: command.stop_grace,
+            }),
+            Self::Http(endpoint) if endpoint.transport == Transport::Http => None,
+            Self::Http(endpoint) => Some(Upkeep {
+                isolation: endpoint.isolation,
+                start_timeout: limits::START_TIMEOUT,
+                idle_timeout: limits::PROCESS_IDLE_TIMEOUT,
+                stop_grace: limits::STOP_GRACE,
+            }),
+        }
+    }
+}
+
+/// What is spoken at a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Streamable HTTP.
+    Http,
+    /// HTTP+SSE (2024-11-05).
+    Sse,
+    /// One of the two: the server shows which.
+    Auto,
+}
+
+/// How processes are kept, or what stands in their place: the streams of an HTTP+SSE server.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep {
+    /// Which clients share one.
+    pub isolation: Isolation,
+    /// Time from start to the answer to `initialize`.
+    pub start_timeout: Duration,
+    /// Time without a session or request after which it is stopped.
+    pub idle_timeout: Duration,
+    /// Time it has to exit before it is signalled, and again before it is killed.
+    pub stop_grace: Duration,
 }
 
 /// Which clients share a child process.
@@ -64,7 +111,7 @@ pub struct Command {
     pub stop_grace: Duration,
 }
 
-/// A Streamable HTTP endpoint.
+/// A Streamable HTTP or HTTP+SSE endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// Whether the connection is TLS (`https`).
@@ -81,6 +128,10 @@ pub struct Endpoint {
     pub headers: Vec<(String, Secret)>,
     /// Connections one shard keeps to it at most.
     pub conns_max: usize,
+    /// What is spoken there.
+    pub transport: Transport,
+    /// Which clients share a stream, if it is HTTP+SSE.
+    pub isolation: Isolation,
 }
 
 /// All servers, in the order of the configuration.

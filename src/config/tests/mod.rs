@@ -7,7 +7,7 @@ use std::path::Path;
 use super::source::{Overrides, Source, load};
 use super::*;
 use crate::limits;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, ServerId, Target};
+use crate::upstream::catalog::{Command, Endpoint, Isolation, ServerId, Target, Transport};
 
 mod docs;
 mod json;
@@ -176,6 +176,7 @@ fn defaults_come_from_the_limits() {
     let endpoint = endpoint(&config, 1);
     assert_eq!((endpoint.host.as_str(), endpoint.target.as_str()), ("h", "/"));
     assert_eq!(endpoint.conns_max, limits::SERVER_CONNS_MAX);
+    assert_eq!(endpoint.transport, Transport::Http);
 }
 
 #[test]
@@ -185,6 +186,7 @@ fn everything_can_be_configured() {
         shards = 3
         [listen]
         http = ["127.0.0.1:1", "[::1]:1"]
+        sse = "127.0.0.1:2"
         admin = "off"
         hosts = ["gw.example"]
         origins = ["null", "https://app.example"]
@@ -211,10 +213,13 @@ fn everything_can_be_configured() {
         url = "https://h:1/x?y"
         headers = { Authorization = "Bearer ${TOKEN}", X-Key = "<${file:/secret}>" }
         connections = 7
+        transport = "auto"
+        isolation = "shared"
         request_timeout = "1s"
         "#,
     );
     assert_eq!((config.listen.len(), config.admin, config.shards), (2, None, Some(3)));
+    assert_eq!(config.sse, ["127.0.0.1:2".parse().unwrap()]);
     assert!(config.origins.admits_host(b"GW.example"));
     assert!(config.origins.admits_origin(b"null", b"localhost"));
     assert_eq!(config.message_len_max, 1 << 29);
@@ -236,6 +241,7 @@ fn everything_can_be_configured() {
     let endpoint = endpoint(&config, 1);
     assert_eq!(reveal(&endpoint.headers), ["Authorization=Bearer s3cr3t", "X-Key=<s3cr3t>"]);
     assert_eq!((endpoint.conns_max, endpoint.port), (7, 1));
+    assert_eq!((endpoint.transport, endpoint.isolation), (Transport::Auto, Isolation::Shared));
 }
 
 #[test]

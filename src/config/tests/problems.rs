@@ -239,6 +239,18 @@ fn listeners() {
         > http = "127.0.0.1:9090"
         1:1: listen.admin: 127.0.0.1:9090 is in listen.http, too
         > [listen]
+        > sse = "127.0.0.1:8080"
+        fine
+        > [listen]
+        > sse = []
+        2:7: listen.sse: must not be empty
+        > [listen]
+        > sse = "127.0.0.1:9090"
+        1:1: listen.admin: 127.0.0.1:9090 is in listen.sse, too
+        > [listen]
+        > sse = "0.0.0.0:81"
+        w: 2:7: listen.sse: 0.0.0.0:81 can be reached from other machines
+        > [listen]
         > admin = false
         2:9: listen.admin: must be an IP address and a port, such as "127.0.0.1:9090", or "off", not
         > [listen]
@@ -397,6 +409,19 @@ fn servers() {
         "
         > env = {}
         3:1: servers.a.env: is only for servers with a `command`
+        > isolation = \"shared\"
+        3:1: servers.a.isolation: is only for servers with a `command`
+        > transport = \"http\"
+        > isolation = \"shared\"
+        4:1: servers.a.isolation: is only for servers with a `command`
+        > transport = \"sse\"
+        > isolation = \"shared\"
+        fine
+        > transport = \"ws\"
+        3:13: servers.a.transport: must be \"http\", \"sse\" or \"auto\"
+        > transport = \"sse\"
+        > connections = 1
+        4:15: servers.a.connections: must be a whole number from 2 to 65536
         > command = [\"x\"]
         1:1: servers.a: has both `command` and `url`
         ",

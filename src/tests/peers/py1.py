@@ -1,6 +1,6 @@
-"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP, over WebSocket
-if the URL says so, or with a gateway that it starts. It proves that this client
-works, every feature that it has.
+"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP, over WebSocket or
+HTTP+SSE where the URL says so, or with a gateway that it starts. It proves that this
+client works, every feature that it has.
 
     .peers/py1/bin/python py1.py URL [--server fixture|everything]
     .peers/py1/bin/python py1.py --command JSON [--server fixture|everything]
@@ -11,6 +11,7 @@ import datetime
 
 import checks
 from mcp import ClientSession, McpError, StdioServerParameters, types
+from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -33,6 +34,9 @@ class Client:
             from mcp.client.websocket import websocket_client
 
             read, write = await stack.enter_async_context(websocket_client(url))
+            self.session_id = lambda: None
+        elif "/sse" in url:
+            read, write = await stack.enter_async_context(sse_client(url))
             self.session_id = lambda: None
         else:
             streams = streamable_http_client(url)

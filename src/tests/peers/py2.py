@@ -14,6 +14,7 @@ import checks
 import mcp_types as types
 from mcp import Client as SdkClient
 from mcp.client.stdio import StdioServerParameters
+from mcp.client.sse import sse_client
 
 # The features that 2026-07-28 deprecates are tested nevertheless.
 warnings.simplefilter("ignore")
@@ -25,7 +26,8 @@ LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 def server():
     """Where it is, or how it is started."""
     if not checks.ARGUMENTS.command:
-        return checks.ARGUMENTS.url
+        url = checks.ARGUMENTS.url
+        return sse_client(url) if "/sse" in url else url
     program, *args = checks.ARGUMENTS.command
     return StdioServerParameters(command=program, args=args)
 
@@ -40,6 +42,7 @@ class Client:
             "elicitation_callback": self._elicit,
             "list_roots_callback": self._list_roots,
         }
+        url = checks.ARGUMENTS.url
         self.sdk = SdkClient(
             server(),
             mode=MODES[checks.ARGUMENTS.mode],

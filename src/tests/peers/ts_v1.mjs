@@ -1,6 +1,6 @@
 // The TypeScript SDK v1, which speaks the legacy era over Streamable HTTP, over
-// WebSocket if the URL says so, or with a gateway that it starts. It proves that the
-// most widespread client works, every feature that it has.
+// WebSocket or HTTP+SSE where the URL says so, or with a gateway that it starts. It
+// proves that the most widespread client works, every feature that it has.
 //
 //   $NODE22 ts_v1.mjs URL [--server fixture|everything]
 //   $NODE22 ts_v1.mjs --command JSON [--server fixture|everything]
@@ -13,6 +13,7 @@ const { StreamableHTTPClientTransport } = sdk(
 );
 const { WebSocketClientTransport } = sdk("@modelcontextprotocol/sdk/client/websocket.js");
 const { StdioClientTransport } = sdk("@modelcontextprotocol/sdk/client/stdio.js");
+const { SSEClientTransport } = sdk("@modelcontextprotocol/sdk/client/sse.js");
 const types = sdk("@modelcontextprotocol/sdk/types.js");
 
 function start() {
@@ -41,15 +42,23 @@ async function connect(full) {
     updates.push(it.params.uri);
   });
   const isSocket = url?.protocol === "ws:";
-  const Transport = isSocket ? WebSocketClientTransport : StreamableHTTPClientTransport;
+  const isSse = url?.pathname.startsWith("/sse");
+  const Http = isSse ? SSEClientTransport : StreamableHTTPClientTransport;
+  const Transport = isSocket ? WebSocketClientTransport : Http;
   const transport = command ? start() : new Transport(url);
   // One transport knows the version, the other is told it and forgets.
   if (isSocket) transport.setProtocolVersion = (it) => (transport.protocolVersion = it);
   await client.connect(transport);
+  if (isSse) {
+    // This transport hands over all events of one read at once, and the SDK then forgets whom
+    // progress is for before it has told it: one event at a time, as the other transport does.
+    const take = transport.onmessage;
+    transport.onmessage = (...message) => setImmediate(take, ...message);
+  }
   return {
     logs,
     updates,
-    version: () => transport.protocolVersion,
+    version: () => transport.protocolVersion ?? transport._protocolVersion,
     serverInfo: () => client.getServerVersion(),
     sessionId: () => transport.sessionId,
     listTools: async () => (await client.listTools()).tools,

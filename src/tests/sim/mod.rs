@@ -41,7 +41,9 @@ use crate::tests::sim::request::SERVERS;
 use crate::tests::sim::server_http::Server as HttpServer;
 use crate::tests::sim::talker::Talker;
 use crate::tests::sim::world::{Sabotage, World};
-use crate::upstream::catalog::{Catalog, Command, Endpoint, Isolation, Server, ServerId, Target};
+use crate::upstream::catalog::{
+    Catalog, Command, Endpoint, Isolation, Server, ServerId, Target, Transport,
+};
 
 /// Seeds beyond the sweep whose worlds broke once.
 const REGRESSIONS: [u64; 4] = [
@@ -120,6 +122,8 @@ fn catalog(random: &mut Random, faults: Faults) -> Catalog {
             target: "/mcp".to_owned(),
             headers: Vec::new(),
             conns_max,
+            transport: Transport::Http,
+            isolation: Isolation::Session,
         })
     };
     Catalog::new(vec![

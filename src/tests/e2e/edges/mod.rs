@@ -12,6 +12,8 @@ mod hostile;
 mod bytes;
 mod headers;
 mod sessions;
+mod sse;
+mod remote;
 mod processes;
 mod shards;
 mod logs;

@@ -367,7 +367,9 @@ fn who_does_not_read_is_bounded_and_hinders_nobody() {
         sleep(Duration::from_millis(50));
     }
     let grown = rig.rss().saturating_sub(before);
-    assert!(grown < 48 << 20, "grown by {grown}");
+    // Far less than the 500 MB that were asked for: for each a few messages, in two buffers that
+    // double as they grow, and what the allocator keeps.
+    assert!(grown < 96 << 20, "grown by {grown}");
     // It goes on where it reads again.
     let mut socket = slow.pop().unwrap();
     for _ in 0..100 {

@@ -1,6 +1,9 @@
 //! The clients of four SDKs do everything that they can through the gateway, in each era.
 
-use std::process::{Command, Stdio};
+use std::env::temp_dir;
+use std::fs;
+use std::process::{Command, Stdio, id};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Pair, entry_point, script};
@@ -134,6 +137,52 @@ fn python_clients_use_a_legacy_child_process() {
 #[test]
 fn rust_clients_use_a_legacy_child_process() {
     check(everything_over_stdio, Server::Everything, &RUST);
+}
+
+/// 2024-11-05: a stream for what the server says, a POST for each message of the client.
+#[test]
+fn clients_of_http_and_sse_use_child_processes() {
+    for (start, server) in [
+        (everything_over_stdio as fn() -> Pair, Server::Everything),
+        (Pair::fixture_over_stdio, Server::Fixture),
+    ] {
+        check_sse(start, server);
+    }
+}
+
+#[test]
+fn clients_of_http_and_sse_use_an_http_server() {
+    check_sse(fixture_over_http, Server::Fixture);
+}
+
+fn check_sse(start: impl Fn() -> Pair, server: Server) {
+    for sdk in [Sdk::TypeScript1, Sdk::Python1, Sdk::Python2] {
+        let pair = start();
+        let url = format!("http://{}/sse", pair.gateway.addr);
+        if let Err(output) = run_with(&[&url], server, (sdk, Legacy)) {
+            panic!("{sdk:?} failed:\n{output}");
+        }
+    }
+}
+
+/// The same transport at the other end.
+#[test]
+fn clients_use_a_server_of_http_and_sse() {
+    check(everything_over_sse, Server::Everything, &TYPESCRIPT);
+    check(everything_over_sse, Server::Everything, &PYTHON);
+}
+
+fn everything_over_sse() -> Pair {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let server = HttpServer::everything_over_sse();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let file = temp_dir().join(format!("mcp-e2e-{}-sse-{number}.json", id()));
+    let text =
+        format!(r#"{{"mcpServers": {{"old": {{"type": "sse", "url": "{}"}}}}}}"#, server.url);
+    fs::write(&file, text).unwrap();
+    let gateway = Gateway::run(["--mcp-json".as_ref(), &*file]);
+    fs::remove_file(file).unwrap();
+    Pair { gateway, _server: Some(server) }
 }
 
 /// The gateway does not translate between the eras: a modern client that does not fall back is
