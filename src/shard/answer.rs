@@ -290,6 +290,10 @@ impl Shard {
 
     /// The gateway answers an exchange in place of its server.
     pub(super) fn exchange_fail(&mut self, key: ExchangeId, refusal: Refusal, now: Instant) {
+        let may_come_back = matches!(refusal, Refusal::Unreachable | Refusal::Died | Refusal::Full);
+        if may_come_back && self.listen_again(key, now) {
+            return;
+        }
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
         if let Kind::Open(process) | Kind::Line(process) = kind {

@@ -12,7 +12,7 @@ use wire::rpc::{self, Document, Envelope};
 use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::mirror;
 use crate::era;
-use crate::exchange::{Kind, Reply};
+use crate::exchange::{Kind, Reply, Via};
 use crate::frontend::binary::{FrameReader, Stage};
 use crate::frontend::channel::{Channel, Reader, Writer};
 use crate::ids::{Address, ConnId, ExchangeId, Peer, SessionKey, Socket};
@@ -373,6 +373,25 @@ impl Shard {
             *listen = Some(exchange);
         }
         self.http_send(exchange, now);
+    }
+
+    /// The stream on which an HTTP server speaks of its own accord is broken: it is asked for again
+    /// for as long as the client is there, which has no way to ask itself. Each pause is longer
+    /// than the one before, until something comes.
+    pub(super) fn listen_again(&mut self, key: ExchangeId, now: Instant) -> bool {
+        let session = self.exchanges.get(key).filter(|exchange| exchange.kind == Kind::Listen);
+        let session = session.and_then(|exchange| self.sessions.get(exchange.session?));
+        let has_channel = session.is_some_and(|session| session.channel.is_some());
+        let Some(exchange) = self.exchanges.get_mut(key).filter(|_| has_channel) else {
+            return false;
+        };
+        let pause = exchange.retry.max(limits::RESTART_MIN);
+        let longer = pause * 2_u32.pow(u32::from(exchange.resumed.min(9)));
+        exchange.via = Via::Nothing;
+        exchange.resumed = exchange.resumed.saturating_add(1);
+        exchange.resume_at = Some(now + longer.min(limits::RESTART_MAX).max(pause));
+        self.watch(key, now);
+        true
     }
 
     /// Writes an answer to the client.

@@ -509,19 +509,12 @@ impl Shard {
 
     /// A legacy event stream ended before the answer was in it.
     fn events_broke(&mut self, key: ExchangeId, now: Instant) {
+        if self.listen_again(key, now) {
+            return;
+        }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Nothing;
         let (kind, session, reply) = (exchange.kind, exchange.session, exchange.reply);
-        let has_channel = session
-            .and_then(|key| self.sessions.get(key))
-            .is_some_and(|session| session.channel.is_some());
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if kind == Kind::Listen && has_channel && exchange.resumed < limits::RESUMES_MAX {
-            // Nobody else asks for it again.
-            exchange.resumed += 1;
-            exchange.resume_at = Some(now + exchange.retry);
-            return self.watch(key, now);
-        }
         if kind == Kind::Listen {
             let client = session.and_then(|key| self.sessions.get_mut(key));
             let stream = client.and_then(|session| session.replay.get(GET_STREAM));

@@ -5,12 +5,15 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getuid};
 use serde_json::{Value, json};
 
 use super::lines::{Talk, call, modern, reason};
+use super::recorder::{After, Recorder, echo};
 use super::rig::{Dir, Rig, demo};
 use crate::support::{HttpServer, PATIENCE, Process, until};
 
@@ -150,6 +153,41 @@ fn a_subscription_does_not_hold_up_the_end() {
         assert_eq!(rig.gateway.process.end(PATIENCE).code(), Some(0));
         assert!(start.elapsed() < Duration::from_secs(4), "took {:?}", start.elapsed());
     }
+}
+
+#[test]
+fn an_http_server_is_listened_to_until_the_client_leaves() {
+    let gets = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&gets);
+    let server = Recorder::start(move |request, stream| {
+        if !request.start.starts_with("GET ") {
+            stream.write_all(&echo(request)).unwrap();
+            return After::Keep;
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+        match seen.fetch_add(1, Ordering::Relaxed) {
+            // It goes away without a word, then with one, and more often than one would think.
+            0..2 => return After::Close,
+            2..8 => stream.write_all(format!("{head}retry: 1\n\n").as_bytes()).unwrap(),
+            _ => {
+                let note = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+                stream.write_all(format!("{head}data: {note}\n\n").as_bytes()).unwrap();
+            }
+        }
+        After::Close
+    });
+    let (rig, path) = rig(&super::rig::http("http", &server.url()));
+    let talk = Talk::open(&path);
+    assert_eq!(talk.hear()["method"], "notifications/tools/list_changed");
+    assert_eq!(talk.hear()["method"], "notifications/tools/list_changed");
+    drop(talk);
+    rig.until_metric("mcp_sessions_open ", 0);
+    rig.until_metric("mcp_exchanges_in_flight ", 0);
+    let count = gets.load(Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(gets.load(Ordering::Relaxed), count, "nobody is there to listen");
+    server.check();
+    rig.check();
 }
 
 #[test]
