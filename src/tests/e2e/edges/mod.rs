@@ -20,5 +20,6 @@ mod logs;
 mod slow;
 mod tcp;
 mod websocket;
+mod envelope;
 mod unix;
 mod stdio;
