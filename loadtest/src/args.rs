@@ -194,7 +194,7 @@ pub(crate) struct SessionsArgs {
     #[arg(long, default_value_t = 3)]
     pub(crate) cycles: usize,
     /// Seconds after which the gateway ends an abandoned session
-    #[arg(long, default_value_t = 3, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) idle_timeout: u64,
     /// Shards of the gateway [default: one for each core]
     #[arg(long)]

@@ -122,8 +122,9 @@ pub fn listen(addr: SocketAddr, shards: u16) -> io::Result<(SocketAddr, Vec<Owne
         let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit these. Who is gone without a word is found out in the end.
         socket.set_tcp_nodelay(true)?;
+        socket.set_keepalive(true)?;
         socket.bind(&SockAddr::from(addr))?;
         socket.listen(BACKLOG)?;
         addr = socket.local_addr()?.as_socket().unwrap_or(addr);

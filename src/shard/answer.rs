@@ -114,7 +114,9 @@ impl Shard {
             (Reply::Stream(number), Some(session)) => {
                 self.stream_event((session, number), parts, now);
             }
-            (Reply::Channel(conn), _) => self.channel_event(conn, parts, now),
+            (Reply::Channel(conn), _) if !exchange.is_enveloped => {
+                self.channel_event(conn, parts, now);
+            }
             _ => self.counters.dropped += 1,
         }
     }
@@ -176,6 +178,10 @@ impl Shard {
         now: Instant,
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.is_mute {
+            self.counters.dropped += 1;
+            return;
+        }
         if let Some(conn) = session.channel {
             return self.channel_event(conn, data, now);
         }

@@ -20,9 +20,9 @@ use crate::limits;
 use crate::message::{Era, Payload};
 use crate::refusal::Refusal;
 use crate::session::id::SessionId;
-use crate::shard::Shard;
 use crate::shard::channel::has_long_id;
 use crate::shard::post::Incoming;
+use crate::shard::{Role, Shard};
 use crate::telemetry::log::timestamp;
 use crate::upstream::catalog::ServerId;
 
@@ -224,8 +224,9 @@ impl Shard {
             None => None,
         };
         let Some(server) = server else {
+            let named: String = namespace.chars().take(limits::LOG_VALUE_LEN_MAX).collect();
             let words = format!(
-                "{}[router] UNAVAILABLE: no endpoints available for namespace: {namespace}",
+                "{}[router] UNAVAILABLE: no endpoints available for namespace: {named}",
                 text::ROUTING_FAILED
             );
             return self.binary_refuses(conn, id, &words, now);
@@ -235,8 +236,8 @@ impl Shard {
         if Some(server) == default && (has_session || is_initialize) {
             return self.channel_one(conn, &Payload::Borrowed(bytes), message, now);
         }
-        if message.kind == rpc::Kind::Notification && !has_session {
-            // There is nobody yet who could be notified.
+        if message.kind != rpc::Kind::Request && self.session_with(conn, server).is_none() {
+            // There is nobody yet who could be told.
             self.counters.dropped += 1;
             return;
         }
@@ -259,6 +260,13 @@ impl Shard {
         self.post_legacy(conn, incoming, now);
     }
 
+    /// The session that the gateway has with a server for this client.
+    fn session_with(&self, conn: ConnId, server: ServerId) -> Option<SessionKey> {
+        let Role::Channel(channel) = &self.conns.get(conn)?.role else { return None };
+        let is_it = |key: &SessionKey| self.sessions.get(*key).is_some_and(|s| s.server == server);
+        channel.others.iter().copied().find(is_it)
+    }
+
     /// The session in which the gateway speaks with a server for this client.
     fn session_on_behalf(
         &mut self,
@@ -266,14 +274,10 @@ impl Shard {
         server: ServerId,
         now: Instant,
     ) -> Option<SessionKey> {
-        let others = self.channel_mut(conn)?.others.clone();
-        let is_it = |key: &SessionKey| self.sessions.get(*key).is_some_and(|s| s.server == server);
-        if let Some(key) = others.into_iter().find(is_it) {
+        if let Some(key) = self.session_with(conn, server) {
             return Some(key);
         }
-        let key = self.session_adopt(conn, (server, Bytes::from_static(INITIALIZE)), now)?;
-        self.channel_mut(conn)?.others.push(key);
-        Some(key)
+        self.session_adopt(conn, (server, Bytes::from_static(INITIALIZE)), now)
     }
 
     /// Whether an answer of so many bytes fits into a frame, with what stands around it.
@@ -303,7 +307,15 @@ impl Shard {
     }
 
     /// Silence: a client of the 12-byte dialect is asked for a sign of life.
-    pub(super) fn binary_tick(&mut self, conn: ConnId, dialect: Dialect, now: Instant) {
+    pub(super) fn binary_tick(
+        &mut self,
+        conn: ConnId,
+        (dialect, stage): (Dialect, Stage),
+        now: Instant,
+    ) {
+        if stage == Stage::Authorization {
+            return self.channel_close(conn, "no authorization", now);
+        }
         if dialect == Dialect::Short {
             self.write(conn, |output| {
                 write_frame(output.tail(), dialect, Kind::HealthCheck, b"");

@@ -364,7 +364,7 @@ impl Shard {
         let Some(key) = self.channel_mut(conn).and_then(|channel| channel.session) else { return };
         let Some(session) = self.sessions.get(key) else { return };
         let server = session.server;
-        if !matches!(session.link, Link::Http { listen: None, .. }) {
+        if session.is_mute || !matches!(session.link, Link::Http { listen: None, .. }) {
             return;
         }
         let exchange = self.begin_own(Kind::Listen, (Some(key), server), Bytes::new(), now);

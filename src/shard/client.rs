@@ -195,7 +195,8 @@ impl Shard {
                 return;
             }
             if self.channel_sniffed(conn, rest) {
-                return self.channel_takes(conn, &mut rest.to_vec(), now);
+                self.channel_takes(conn, &mut rest.to_vec(), now);
+                return self.channel_rests(conn, now);
             }
             let mut slots = HeaderSlots::new();
             let progress = match http1::request(rest, &mut slots, HEAD_LIMITS) {

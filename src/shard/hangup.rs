@@ -95,10 +95,10 @@ impl Shard {
         let stage = channel.writer.stage();
         if now < at {
             self.wish_conn(conn, at);
-        } else if let (Some((dialect, Stage::Authorization | Stage::Open)), true, false) =
+        } else if let (Some(stage @ (_, Stage::Authorization | Stage::Open)), true, false) =
             (stage, is_idle, is_ended)
         {
-            self.binary_tick(conn, dialect, now);
+            self.binary_tick(conn, stage, now);
         } else {
             let why = if is_ended { "client closed" } else { "sends too slowly" };
             self.channel_close(conn, why, now);

@@ -420,6 +420,11 @@ impl Shard {
     ) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (kind, session) = (exchange.kind, exchange.session);
+        let id = envelope.id.map(|span| span.get(bytes));
+        if matches!(exchange.reply, Reply::Channel(_)) && id != Some(&*exchange.id) {
+            // Nothing but the id says to the client whose answer it is.
+            return self.exchange_fail(key, Refusal::BadServer, now);
+        }
         let error = envelope.error.map(|_| envelope.error_code.unwrap_or_default());
         if let Some(result) = envelope.result {
             self.channel_learns(key, result.get(bytes));

@@ -76,6 +76,8 @@ impl Shard {
                     exchange.deadline = Some(now + timeout);
                     self.wish_conn(conn, now + timeout);
                 }
+                // A channel does not look after its exchanges.
+                self.watch(exchange, now);
                 self.forward(exchange, &incoming, now);
             }
             None => self.session_end(key, "refused", now),
@@ -99,6 +101,9 @@ impl Shard {
         session.channel = Some(conn);
         session.is_mute = true;
         let key = self.sessions.insert(session).ok()?;
+        if let Some(channel) = self.channel_mut(conn) {
+            channel.others.push(key);
+        }
         self.session_keys.insert(id, key);
         self.counters.sessions += 1;
         self.counters.sessions_opened += 1;
@@ -106,7 +111,8 @@ impl Shard {
         if matches!(self.sessions.get(key)?.link, Link::Http { .. }) {
             self.session_revive(key, Vec::new(), now);
         }
-        Some(key)
+        // What cannot even be begun has ended the session again.
+        self.sessions.get(key).map(|_| key)
     }
 
     fn link(&self, server: ServerId) -> Option<Link> {

@@ -177,8 +177,9 @@ impl Shard {
         }
         self.sse_accept(conn, now);
         // What goes wrong from here on is the stream's.
-        self.current = Some(stream);
+        let current = self.current.replace(stream);
         self.channel_serve(stream, payload, &document, now);
+        self.current = current;
     }
 
     fn sse_accept(&mut self, conn: ConnId, now: Instant) {
