@@ -1,4 +1,6 @@
 //! Messages to bytes for a server, and its bytes to answers.
 
 pub mod http;
+pub mod remote;
 pub mod stdio;
+pub mod tls;

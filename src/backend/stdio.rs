@@ -1,4 +1,5 @@
-//! Child processes: newline-delimited JSON-RPC in both directions.
+//! Child processes: newline-delimited JSON-RPC in both directions. What is said of them goes for
+//! servers by WebSocket as well, which are connections in their place.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -6,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use wire::lines::LineReader;
 
+use crate::backend::remote::Remote;
 use crate::ids::ConnId;
 use crate::ids::ExchangeId;
 use crate::ids::SessionKey;
@@ -21,8 +23,11 @@ pub struct Process {
     pub user: User,
     /// How far it is.
     pub state: State,
-    /// Our end of its standard streams.
+    /// Our end of its standard streams, or of the connection to it.
     pub conn: Option<ConnId>,
+    /// The rest of the connection, if the server is reached by WebSocket: then there is no process
+    /// here, and its lines are messages.
+    pub remote: Option<Box<Remote>>,
     /// Its output, as lines.
     pub lines: LineReader,
     /// Messages that wait until it is ready.
@@ -54,6 +59,13 @@ pub struct Process {
     pub used_at: Instant,
     /// Timer state.
     pub wish: Wish,
+}
+
+impl Process {
+    /// What it is if it is a connection.
+    pub fn remote_mut(&mut self) -> Option<&mut Remote> {
+        self.remote.as_deref_mut()
+    }
 }
 
 /// Who uses a process.

@@ -42,6 +42,9 @@ pub(super) const OF_COMMAND: &[&str] = &[
     "stop_grace",
 ];
 
+/// Those of them that a server with a WebSocket URL has as well.
+pub(super) const OF_CONVERSATION: &[&str] = &["isolation", "start_timeout", "idle_timeout"];
+
 /// The keys that only servers with a `url` have.
 pub(super) const OF_URL: &[&str] = &["headers", "connections"];
 

@@ -88,11 +88,9 @@ fn check_type(kind: Field, table: &Section, report: &mut Report<'_>) {
     let (at, path) = (kind.at, kind.path.clone());
     let needed = kind.parse(report, "\"stdio\" or \"http\"", |text| match text {
         "stdio" => Ok("command"),
-        "http" | "streamable-http" | "streamableHttp" => Ok("url"),
-        "sse" | "ws" | "websocket" => {
-            Err("this transport comes later; for now \"stdio\" or \"http\" (Streamable HTTP)"
-                .to_owned())
-        }
+        "http" | "streamable-http" | "streamableHttp" | "ws" | "websocket" => Ok("url"),
+        "sse" => Err("this transport comes later; for now \"stdio\" or \"http\" (Streamable HTTP)"
+            .to_owned()),
         _ => Err("must be \"stdio\" or \"http\" (or \"streamable-http\")".to_owned()),
     });
     if let Some(needed) = needed

@@ -10,7 +10,9 @@ use super::url::{self, Url};
 use super::value;
 use crate::admission::origin;
 use crate::limits;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target};
+use crate::upstream::catalog::{
+    Command, Endpoint, Isolation, Secret, Server, Target, Upkeep, WebSocket,
+};
 
 /// Bytes of all headers added to a request: with a target and our own headers they must fit a head.
 const HEADERS_LEN_MAX: usize = limits::HEAD_LEN_MAX / 2;
@@ -65,11 +67,14 @@ pub(super) fn build(
         .take("request_timeout")
         .and_then(|field| field.parse(report, value::DURATION_OR_OFF, value::duration_or_off));
     let command = command.and_then(|field| argv(field, report));
-    let command = stdio(command, &mut table, outside, report);
+    let upkeep = upkeep(&mut table, report);
+    let command = stdio(command, (&mut table, upkeep), outside, report);
     let url = url.and_then(|field| field_url(field, report));
+    let is_socket = url.as_ref().is_some_and(|(_, url)| url.is_socket);
     let endpoint = http(url, &mut table, outside, report);
     let target = match (command, endpoint) {
         (Some(command), _) => Target::Stdio(command),
+        (None, Some(endpoint)) if is_socket => Target::WebSocket(WebSocket { endpoint, upkeep }),
         (None, Some(endpoint)) => Target::Http(endpoint),
         (None, None) => return None,
     };
@@ -84,7 +89,15 @@ fn refuse_misplaced(table: &Section, report: &mut Report<'_>) {
         (None, Some(_)) => (keys::OF_COMMAND, "command"),
         _ => return,
     };
-    for field in table.fields.iter().filter(|field| wrong.contains(&field.name.as_str())) {
+    let is_socket = matches!(
+        table.find("url").map(|field| &field.value),
+        Some(Value::Text(url)) if url::is_socket(url)
+    );
+    let is_wrong = |field: &&Field| {
+        let name = field.name.as_str();
+        wrong.contains(&name) && !(is_socket && keys::OF_CONVERSATION.contains(&name))
+    };
+    for field in table.fields.iter().filter(is_wrong) {
         let message = format!("is only for servers with a `{owner}`; remove it");
         report.problem(field.named_at, &field.path, message);
     }
@@ -124,33 +137,43 @@ fn argv(field: Field, report: &mut Report<'_>) -> Option<(String, Vec<String>)> 
 /// The keys of a server with a command. They are checked even if the command is wrong.
 fn stdio(
     command: Option<(String, Vec<String>)>,
-    table: &mut Section,
+    (table, upkeep): (&mut Section, Upkeep),
     outside: &Outside<'_>,
     report: &mut Report<'_>,
 ) -> Option<Command> {
     let env = table.take("env").map(|field| variables(field, outside, report));
     let cwd = table.take("cwd").and_then(|field| field.parse(report, "the path of a folder", path));
-    let isolation = table
-        .take("isolation")
-        .and_then(|field| field.parse(report, "\"session\" or \"shared\"", value::isolation));
     let processes = table.take("processes").and_then(|field| field.integer(report, 1..=65_536));
     let tasks = table.take("tasks").and_then(|field| field.integer(report, 1..=TASKS_LIMIT));
-    let start_timeout = duration("start_timeout", table, report);
-    let idle_timeout = duration("idle_timeout", table, report);
-    let stop_grace = duration("stop_grace", table, report);
     let (program, args) = command?;
     Some(Command {
         program,
         args,
         env: env.unwrap_or_default(),
         cwd: cwd.map(Into::into),
-        isolation: isolation.unwrap_or(Isolation::Session),
+        isolation: upkeep.isolation,
         processes_max: count(processes, limits::PROCESSES_MAX),
         tasks_max: tasks.unwrap_or(limits::TASKS_MAX),
+        start_timeout: upkeep.start_timeout,
+        idle_timeout: upkeep.idle_timeout,
+        stop_grace: upkeep.stop_grace,
+    })
+}
+
+/// The keys of a server with a command, or a WebSocket URL.
+fn upkeep(table: &mut Section, report: &mut Report<'_>) -> Upkeep {
+    let isolation = table
+        .take("isolation")
+        .and_then(|field| field.parse(report, "\"session\" or \"shared\"", value::isolation));
+    let start_timeout = duration("start_timeout", table, report);
+    let idle_timeout = duration("idle_timeout", table, report);
+    let stop_grace = duration("stop_grace", table, report);
+    Upkeep {
+        isolation: isolation.unwrap_or(Isolation::Session),
         start_timeout: start_timeout.unwrap_or(limits::START_TIMEOUT),
         idle_timeout: idle_timeout.unwrap_or(limits::PROCESS_IDLE_TIMEOUT),
         stop_grace: stop_grace.unwrap_or(limits::STOP_GRACE),
-    })
+    }
 }
 
 /// The keys of a server with a URL. They are checked even if the URL is wrong.
@@ -258,7 +281,10 @@ fn check_header_name(name: &str) -> Result<(), String> {
         return Err("must be a header name: letters, digits and -".to_owned());
     }
     let lower = name.to_ascii_lowercase();
-    if HEADERS_REFUSED.contains(&lower.as_str()) || lower.starts_with("proxy-") {
+    if HEADERS_REFUSED.contains(&lower.as_str())
+        || lower.starts_with("proxy-")
+        || lower.starts_with("sec-websocket-")
+    {
         return Err("must not be configured: the gateway sets this header itself".to_owned());
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Config, LogChoice};
 use crate::telemetry::log::Format;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target};
+use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target, Upkeep};
 
 impl Display for Config {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -48,7 +48,14 @@ fn show_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "/mcp/{}", server.name)?;
     match &server.target {
         Target::Stdio(command) => show_command(command, f)?,
-        Target::Http(endpoint) => show_endpoint(endpoint, f)?,
+        Target::Http(endpoint) => {
+            show_endpoint(if endpoint.tls { "https" } else { "http" }, endpoint, f)?;
+        }
+        Target::WebSocket(socket) => {
+            let endpoint = &socket.endpoint;
+            show_endpoint(if endpoint.tls { "wss" } else { "ws" }, endpoint, f)?;
+            show_upkeep(socket.upkeep, f)?;
+        }
     }
     match server.request_timeout {
         Some(timeout) => writeln!(f, "  request_timeout      {}", duration(timeout)),
@@ -82,8 +89,17 @@ fn show_command(command: &Command, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "  stop_grace           {}", duration(command.stop_grace))
 }
 
-fn show_endpoint(endpoint: &Endpoint, f: &mut Formatter<'_>) -> fmt::Result {
-    let scheme = if endpoint.tls { "https" } else { "http" };
+fn show_upkeep(upkeep: Upkeep, f: &mut Formatter<'_>) -> fmt::Result {
+    let isolation = match upkeep.isolation {
+        Isolation::Session => "session",
+        Isolation::Shared => "shared",
+    };
+    writeln!(f, "  isolation            {isolation}")?;
+    writeln!(f, "  start_timeout        {}", duration(upkeep.start_timeout))?;
+    writeln!(f, "  idle_timeout         {}", duration(upkeep.idle_timeout))
+}
+
+fn show_endpoint(scheme: &str, endpoint: &Endpoint, f: &mut Formatter<'_>) -> fmt::Result {
     // Paths and queries of hosted servers often hold a token.
     let path = if endpoint.target == "/mcp" { "/mcp" } else { "/…" };
     writeln!(f, "  url                  {scheme}://{}{path}", endpoint.authority)?;

@@ -52,7 +52,8 @@ impl Shard {
             Some(Role::Client(_)) => self.client_tick(conn, now),
             Some(Role::Channel(_)) => self.channel_tick(conn, now),
             Some(Role::Server(_)) => self.server_tick(conn, now),
-            Some(Role::Process(_)) | None => {}
+            Some(Role::Process(process)) => self.remote_tick(*process, conn, now),
+            None => {}
         }
     }
 
@@ -142,7 +143,7 @@ impl Shard {
     pub(super) fn quiet_time(&self, server: ServerId, session: Option<SessionKey>) -> Duration {
         match session.and_then(|key| self.sessions.get(key)) {
             Some(session)
-                if Revision::V2025_11_25 <= session.revision && self.command(server).is_some() =>
+                if Revision::V2025_11_25 <= session.revision && self.upkeep(server).is_some() =>
             {
                 limits::RESUMABLE_QUIET_TIME
             }

@@ -1,7 +1,7 @@
 //! Exchanges to HTTP servers: connections are pooled per shard and carry one at a time.
 
 use std::collections::VecDeque;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 
 use crate::admission::params::Params;
 use crate::backend::http::{Request, ServerConn};
+use crate::backend::tls;
 use crate::exchange::{Kind, Via};
 use crate::ids::{ConnId, ExchangeId, ProcessId, Ticket};
 use crate::limits;
@@ -58,7 +59,7 @@ impl Pool {
                 let ip = endpoint.host.parse::<IpAddr>().ok();
                 (ip.map(|ip| SocketAddr::new(ip, endpoint.port)), endpoint.conns_max)
             }
-            Target::Stdio(_) => (None, 0),
+            Target::Stdio(_) | Target::WebSocket(_) => (None, 0),
         };
         Self {
             addrs: literal.into_iter().collect(),
@@ -86,7 +87,7 @@ impl Shard {
     fn endpoint(&self, server: ServerId) -> Option<&Endpoint> {
         match &self.settings.catalog.get(server)?.target {
             Target::Http(endpoint) => Some(endpoint),
-            Target::Stdio(_) => None,
+            Target::Stdio(_) | Target::WebSocket(_) => None,
         }
     }
 
@@ -200,7 +201,7 @@ impl Shard {
         self.server_request(conn, key);
     }
 
-    fn tls_client(&self, endpoint: &Endpoint) -> Option<rustls::ClientConnection> {
+    pub(super) fn tls_client(&self, endpoint: &Endpoint) -> Option<rustls::ClientConnection> {
         let config = Arc::clone(self.settings.tls.as_ref()?);
         let name = ServerName::try_from(endpoint.host.clone()).ok()?;
         let mut client = rustls::ClientConnection::new(config, name).ok()?;
@@ -307,19 +308,12 @@ impl Shard {
         }
     }
 
-    pub(super) fn server_received(&mut self, conn: ConnId, mut bytes: &[u8], now: Instant) {
+    pub(super) fn server_received(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
         let Some(mut tls) = self.server_mut(conn).and_then(|server| server.tls.take()) else {
             self.server_plain(conn, bytes, now);
             return;
         };
-        let mut plain = Vec::new();
-        let mut is_broken = false;
-        while !bytes.is_empty() && !is_broken {
-            let is_read = tls.read_tls(&mut bytes).is_ok_and(|len| len != 0);
-            is_broken = !is_read || tls.process_new_packets().is_err();
-            // `WouldBlock` and the end of the stream both mean: no more for now.
-            let _end = tls.reader().read_to_end(&mut plain);
-        }
+        let (plain, is_fine) = tls::open(&mut tls, bytes);
         if let Some(server) = self.server_mut(conn) {
             server.tls = Some(tls);
         }
@@ -327,7 +321,7 @@ impl Shard {
         if !plain.is_empty() {
             self.server_plain(conn, &plain, now);
         }
-        if is_broken {
+        if !is_fine {
             self.server_lost(conn, now);
         }
     }

@@ -10,6 +10,7 @@
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
 //! stdio    exchanges to and from child processes     process  their lives
+//! remote   servers by WebSocket, in the place of processes
 //! http     exchanges to HTTP servers                 respond  and what comes back
 //! answer   answers to clients: one response, or events of a stream
 //! flow     back-pressure         revive   sessions that a server has lost
@@ -26,6 +27,7 @@ mod post;
 mod session;
 mod stdio;
 mod process;
+mod remote;
 mod http;
 mod respond;
 mod revive;
@@ -152,6 +154,7 @@ enum Timer {
 enum Asked {
     Resolve(ServerId),
     Start(ProcessId),
+    Locate(ProcessId),
 }
 
 impl Shard {
@@ -251,7 +254,10 @@ impl Shard {
             Event::Adopted { socket, peer, bytes, moves } => {
                 self.client_adopted(socket, peer, (bytes, moves), now);
             }
-            Event::Connected { conn } => self.server_connected(conn, now),
+            Event::Connected { conn } => match self.conns.get(conn).map(|entry| &entry.role) {
+                Some(Role::Process(process)) => self.remote_connected(*process, now),
+                _ => self.server_connected(conn, now),
+            },
             Event::Received { conn, bytes } => self.received(conn, bytes, now),
             Event::Ended { conn } => {
                 self.current = Some(conn);
@@ -313,6 +319,10 @@ impl Shard {
                 self.pool_resolved(server, Some(addrs), now);
             }
             (Some(Asked::Resolve(server)), _) => self.pool_resolved(server, None, now),
+            (Some(Asked::Locate(process)), Answer::Resolved(addrs)) => {
+                self.remote_located(process, Some(addrs), now);
+            }
+            (Some(Asked::Locate(process)), _) => self.remote_located(process, None, now),
             (Some(Asked::Start(process)), Answer::Started { socket }) => {
                 self.process_started(process, socket, now);
             }
@@ -350,6 +360,7 @@ impl Shard {
         }
         self.near_sent(conn);
         self.socket_sent(conn, now);
+        self.remote_sent(conn, now);
     }
 
     /// Adds a connection to the table, if there is room.

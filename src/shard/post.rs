@@ -162,7 +162,7 @@ impl Shard {
         if !self.modern_is_fine(conn, &incoming, now) {
             return;
         }
-        if incoming.is_method("tools/call") && self.command(incoming.server).is_some() {
+        if incoming.is_method("tools/call") && self.upkeep(incoming.server).is_some() {
             let name = envelope.name.map(|name| name.decode(bytes)).unwrap_or_default();
             let params = envelope.params.map(|params| params.get(bytes)).unwrap_or_default();
             let pool = self.pools.get(usize::from(incoming.server.0));
@@ -175,7 +175,7 @@ impl Shard {
         let kind = if is_request(&incoming) { Kind::Request } else { Kind::Notice };
         if kind == Kind::Notice
             && incoming.is_method("notifications/cancelled")
-            && self.command(incoming.server).is_some()
+            && self.upkeep(incoming.server).is_some()
         {
             // All clients share the process, whose ids are ours: it would cancel for somebody
             // else. In this revision clients cancel by closing the stream.
@@ -448,7 +448,7 @@ impl Shard {
     pub(super) fn forward(&mut self, key: ExchangeId, incoming: &Incoming<'_>, now: Instant) {
         match self.settings.catalog.get(incoming.server).map(|server| &server.target) {
             Some(Target::Http(_)) => self.http_send(key, now),
-            Some(Target::Stdio(_)) => self.stdio_send(key, incoming, now),
+            Some(Target::Stdio(_) | Target::WebSocket(_)) => self.stdio_send(key, incoming, now),
             None => self.exchange_fail(key, Refusal::Server, now),
         }
     }
@@ -472,7 +472,7 @@ impl Shard {
         let timeout = match kind {
             Kind::Listen => None,
             Kind::Delete => Some(limits::DELETE_TIMEOUT),
-            _ => Some(self.command(server).map_or(limits::START_TIMEOUT, |c| c.start_timeout)),
+            _ => Some(self.upkeep(server).map_or(limits::START_TIMEOUT, |c| c.start_timeout)),
         };
         let exchange = Exchange {
             kind,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use wire::json::Span;
 use wire::lines::{Line, LineReader};
 use wire::rpc::{self, Envelope};
+use wire::ws;
 
 use crate::backend::stdio::{Process, State, User, write_number};
 use crate::exchange::Kind;
@@ -20,7 +21,7 @@ use crate::shard::event::{Action, Question};
 use crate::shard::post::Incoming;
 use crate::shard::{Asked, Role, Shard, Timer};
 use crate::timers::Wish;
-use crate::upstream::catalog::{Command, ServerId, Target};
+use crate::upstream::catalog::{ServerId, Upkeep};
 
 impl Shard {
     /// The process of this server for this user: the running one, or a new one.
@@ -42,13 +43,16 @@ impl Shard {
         if let Some(id) = known.filter(is_alive) {
             return Some(id);
         }
+        if !self.remote_has_room(server) {
+            return None;
+        }
         // A session that makes its process die delays nobody but itself.
         let restart = match user {
             User::Session(key) => self.sessions.get(key).map(|session| session.restart),
             User::Sessions | User::Stateless => Some(pool.restart),
         };
         let restart_at = restart.and_then(|restart| restart.at).filter(|at| now < *at);
-        let ready_by = restart_at.unwrap_or(now) + self.command(server)?.start_timeout;
+        let ready_by = restart_at.unwrap_or(now) + self.upkeep(server)?.start_timeout;
         let id = ProcessId(self.next_process);
         self.next_process += 1;
         let process = Process {
@@ -56,6 +60,7 @@ impl Shard {
             user,
             state: restart_at.map_or(State::Starting, State::Delayed),
             conn: None,
+            remote: None,
             lines: LineReader::new(),
             backlog: Vec::new(),
             backlog_len: 0,
@@ -82,22 +87,25 @@ impl Shard {
         }
         match restart_at {
             Some(at) => self.wish_process(id, at),
-            None => self.process_start(id),
+            None => self.process_start(id, now),
         }
         self.wish_process(id, ready_by);
         Some(id)
     }
 
-    pub(super) fn command(&self, server: ServerId) -> Option<&Command> {
-        match &self.settings.catalog.get(server)?.target {
-            Target::Stdio(command) => Some(command),
-            Target::Http(_) => None,
-        }
+    /// How what is started for a server is kept; none: nothing is.
+    pub(super) fn upkeep(&self, server: ServerId) -> Option<Upkeep> {
+        self.settings.catalog.get(server)?.target.upkeep()
     }
 
-    fn process_start(&mut self, id: ProcessId) {
+    fn process_start(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.state = State::Starting;
+        let server = process.server;
+        if self.remote(server).is_some() {
+            return self.remote_start(id, server, now);
+        }
+        let Some(process) = self.processes.get_mut(&id) else { return };
         let question = Question::Start { server: process.server, process: id };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -111,13 +119,13 @@ impl Shard {
         }
     }
 
-    /// The process runs; a handshake of ours comes first unless the client's own does.
+    /// The process runs.
     pub(super) fn process_started(&mut self, id: ProcessId, socket: Socket, now: Instant) {
         // It runs, wanted or not, until its end is reported.
         self.counters.processes += 1;
-        let user = self.processes.get(&id).filter(|p| p.state == State::Starting).map(|p| p.user);
-        let conn = user.and_then(|_| self.open(Role::Process(id)));
-        let (Some(user), Some(conn)) = (user, conn) else {
+        let is_awaited = self.processes.get(&id).is_some_and(|p| p.state == State::Starting);
+        let conn = if is_awaited { self.open(Role::Process(id)) } else { None };
+        let Some(conn) = conn else {
             self.actions.push_back(Action::Discard { socket });
             self.actions.push_back(Action::Stop { process: id, grace: limits::STOP_GRACE });
             self.process_ended(id, Refusal::Full, now);
@@ -125,9 +133,16 @@ impl Shard {
         };
         self.counters.processes_started += 1;
         self.actions.push_back(Action::Receive { conn, socket });
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        process.conn = Some(conn);
-        let server = process.server;
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.conn = Some(conn);
+        }
+        self.process_greets(id, now);
+    }
+
+    /// It can be spoken to: a handshake of ours comes first unless the client's own does.
+    pub(super) fn process_greets(&mut self, id: ProcessId, now: Instant) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let (server, user) = (process.server, process.user);
         let handshake = match user {
             User::Session(key) => {
                 let session = self.sessions.get(key).filter(|session| session.is_open);
@@ -184,8 +199,8 @@ impl Shard {
     /// Lets the idle clock of a shared process run.
     fn process_rest(&mut self, id: ProcessId, now: Instant) {
         let server = self.processes.get(&id).map(|process| process.server);
-        let command = server.and_then(|server| self.command(server));
-        if let Some(timeout) = command.map(|command| command.idle_timeout) {
+        let upkeep = server.and_then(|server| self.upkeep(server));
+        if let Some(timeout) = upkeep.map(|upkeep| upkeep.idle_timeout) {
             self.wish_process(id, now + timeout);
         }
     }
@@ -219,17 +234,23 @@ impl Shard {
     }
 
     pub(super) fn process_push(&mut self, id: ProcessId, line: Bytes) {
-        let conn = self.processes.get(&id).and_then(|process| process.conn);
-        match conn {
+        let process = self.processes.get(&id);
+        let is_remote = process.is_some_and(|process| process.remote.is_some());
+        match process.and_then(|process| process.conn) {
+            Some(_) if is_remote => self.remote_push(id, &line),
             Some(conn) => self.write(conn, |output| output.push_whole(line)),
             None => self.counters.dropped += 1,
         }
     }
 
     /// Bytes from a process: whole lines are served where they are.
-    pub(super) fn process_received(&mut self, id: ProcessId, mut bytes: &[u8], now: Instant) {
+    pub(super) fn process_received(&mut self, id: ProcessId, bytes: &mut [u8], now: Instant) {
         let len_max = self.settings.message_len_max;
         let Some(process) = self.processes.get_mut(&id) else { return };
+        if process.remote.is_some() {
+            return self.remote_received(id, bytes, now);
+        }
+        let mut bytes = &*bytes;
         // It cannot be in two places: the lines that it lends are served by the whole shard.
         let mut lines = std::mem::take(&mut process.lines);
         while let Some(line) = lines.next(&mut bytes, len_max) {
@@ -258,8 +279,17 @@ impl Shard {
         }
     }
 
-    /// The process closed its output.
+    /// The process closed its output, or the connection to the server broke.
     pub(super) fn process_lost(&mut self, id: ProcessId, now: Instant) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let is_starting = process.state == State::Starting;
+        if let Some(remote) = process.remote_mut() {
+            remote.is_open = false;
+            if is_starting {
+                return self.process_failed(id, "cannot be connected to by WebSocket", now);
+            }
+            self.report_process(id, "closed the connection", now);
+        }
         self.process_ended(id, Refusal::Died, now);
     }
 
@@ -302,8 +332,14 @@ impl Shard {
 
     /// The end of a process for everybody who used it, whatever the reason.
     pub(super) fn process_ended(&mut self, id: ProcessId, refusal: Refusal, now: Instant) {
+        let goodbye = if self.draining.is_some() { ws::GOING_AWAY } else { ws::NORMAL };
+        self.remote_close(id, Some(goodbye), "");
         let Some(process) = self.processes.get_mut(&id) else { return };
         let was_wanted = process.state != State::Stopping;
+        if process.remote.take().is_some() {
+            self.counters.server_conns -= 1;
+            process.has_exited = true;
+        }
         // One that waits for its turn has never been asked for: nobody will report its end.
         process.has_exited |= matches!(process.state, State::Delayed(_));
         process.state = State::Stopping;
@@ -315,7 +351,7 @@ impl Shard {
         let (has_answered, has_exited) = (process.has_answered, process.has_exited);
         let mut pending: Vec<ExchangeId> = process.pending.drain().map(|(_, key)| key).collect();
         pending.sort_unstable();
-        let grace = self.command(server).map_or(limits::STOP_GRACE, |command| command.stop_grace);
+        let grace = self.upkeep(server).map_or(limits::STOP_GRACE, |upkeep| upkeep.stop_grace);
         if let Some(conn) = conn.and_then(|conn| self.conns.remove(conn).map(|entry| (conn, entry)))
         {
             let (conn, mut entry) = conn;
@@ -391,7 +427,7 @@ impl Shard {
         let (server, ready_by, used_at) = (process.server, process.ready_by, process.used_at);
         let is_idle = process.pending.is_empty() && process.sessions == 0;
         let is_shared = !matches!(process.user, User::Session(_));
-        let idle_timeout = self.command(server).map(|command| command.idle_timeout);
+        let idle_timeout = self.upkeep(server).map(|upkeep| upkeep.idle_timeout);
         let process = self.processes.get(&id);
         let has_exited = process.is_some_and(|process| process.has_exited);
         if has_exited && ready_by <= now {
@@ -401,14 +437,15 @@ impl Shard {
         let state = process.map(|process| process.state);
         match state {
             Some(State::Delayed(until)) if until <= now => {
-                self.process_start(id);
+                self.process_start(id, now);
                 self.wish_process(id, ready_by);
             }
             Some(State::Delayed(until)) => self.wish_process(id, until),
             Some(State::Starting | State::Handshaking) if ready_by <= now => {
                 self.report_process(id, "was not ready in time", now);
-                let is_probe = self.processes.get(&id).is_some_and(|p| p.user == User::Stateless);
-                if is_probe {
+                let process = self.processes.get(&id);
+                let is_probed = process.is_some_and(|process| process.state == State::Handshaking);
+                if is_probed && process.is_some_and(|process| process.user == User::Stateless) {
                     // Silence is the answer of a server that knows only `initialize`.
                     self.probe_failed(id, now);
                 } else {

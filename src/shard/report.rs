@@ -138,11 +138,16 @@ impl Shard {
         error: &RpcError,
         now: Instant,
     ) {
-        let server = self.processes.get(&id).map(|process| process.server);
+        let process = self.processes.get(&id);
+        let what = match process.is_some_and(|process| process.remote.is_some()) {
+            true => "sent a message that is not JSON-RPC",
+            false => "wrote a line that is not JSON-RPC to its standard output",
+        };
+        let server = process.map(|process| process.server);
         self.record("process", now, |shard, line| {
             line.text("server", server.map_or("", |server| shard.server_name(server)))
                 .number("process", id.0)
-                .text("what", "wrote a line that is not JSON-RPC to its standard output")
+                .text("what", what)
                 .text("why", error.to_string())
                 .number("len", bytes.len() as u64)
         });

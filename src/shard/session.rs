@@ -80,7 +80,7 @@ impl Shard {
             Incoming { session: Some(key), payload: &payload, envelope: &envelope, ..incoming };
         match self.begin(conn, Kind::Initialize, &incoming, now) {
             Some(exchange) => {
-                let start_timeout = self.command(incoming.server).map(|c| c.start_timeout);
+                let start_timeout = self.upkeep(incoming.server).map(|c| c.start_timeout);
                 if let (Some(timeout), Some(exchange)) =
                     (start_timeout, self.exchanges.get_mut(exchange))
                 {
@@ -97,7 +97,7 @@ impl Shard {
 
     fn link(&self, server: ServerId) -> Option<Link> {
         let link = match &self.settings.catalog.get(server)?.target {
-            Target::Stdio(_) => Link::Process(None),
+            Target::Stdio(_) | Target::WebSocket(_) => Link::Process(None),
             Target::Http(_) => Link::Http {
                 id: None,
                 listen: None,
@@ -370,10 +370,7 @@ impl Shard {
 
     /// Whether the server keeps a process for each session.
     pub(super) fn isolation(&self, server: ServerId) -> Isolation {
-        match self.settings.catalog.get(server).map(|server| &server.target) {
-            Some(Target::Stdio(command)) => command.isolation,
-            Some(Target::Http(_)) | None => Isolation::Session,
-        }
+        self.upkeep(server).map_or(Isolation::Session, |upkeep| upkeep.isolation)
     }
 
     /// A batch (2025-03-26, basic: "Batching"): each request is an exchange of its own, and all

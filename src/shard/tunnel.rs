@@ -85,7 +85,7 @@ impl Shard {
             Some(id) => SessionId::parse(id)?.owner(self.identity.shards),
             None => {
                 let server = server?;
-                let isolation = self.command(server)?.isolation;
+                let isolation = self.upkeep(server)?.isolation;
                 if !is_modern && isolation == Isolation::Session {
                     return None;
                 }
@@ -97,7 +97,7 @@ impl Shard {
 
     /// The other shard that has the one process for all sessions of a server.
     pub(super) fn home_of(&self, server: ServerId) -> Option<ShardId> {
-        let isolation = self.command(server)?.isolation;
+        let isolation = self.upkeep(server)?.isolation;
         let home = ShardId(server.0 % self.identity.shards.max(1));
         (isolation == Isolation::Shared && home != self.identity.id).then_some(home)
     }

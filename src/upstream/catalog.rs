@@ -28,6 +28,38 @@ pub enum Target {
     Stdio(Command),
     /// Streamable HTTP.
     Http(Endpoint),
+    /// WebSocket, a connection for each conversation.
+    WebSocket(WebSocket),
+}
+
+/// How something is kept that a whole conversation is held with: a child process, or a connection
+/// that takes its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep {
+    /// Which clients share it.
+    pub isolation: Isolation,
+    /// Time from its start to its answer to `initialize`.
+    pub start_timeout: Duration,
+    /// Time without a session or request after which it is stopped.
+    pub idle_timeout: Duration,
+    /// Time it has to end by itself.
+    pub stop_grace: Duration,
+}
+
+impl Target {
+    /// How what is started for this server is kept, if anything is.
+    pub fn upkeep(&self) -> Option<Upkeep> {
+        match self {
+            Self::Stdio(command) => Some(Upkeep {
+                isolation: command.isolation,
+                start_timeout: command.start_timeout,
+                idle_timeout: command.idle_timeout,
+                stop_grace: command.stop_grace,
+            }),
+            Self::WebSocket(socket) => Some(socket.upkeep),
+            Self::Http(_) => None,
+        }
+    }
 }
 
 /// Which clients share a child process.
@@ -81,6 +113,15 @@ pub struct Endpoint {
     pub headers: Vec<(String, Secret)>,
     /// Connections one shard keeps to it at most.
     pub conns_max: usize,
+}
+
+/// A server by WebSocket.
+#[derive(Clone, Debug)]
+pub struct WebSocket {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// How connections to it are kept.
+    pub upkeep: Upkeep,
 }
 
 /// All servers, in the order of the configuration.

@@ -71,8 +71,6 @@ fn what_is_no_server() {
         2:34: mcpServers.a.args: is only for servers with a `command`
         > {"type": "sse", "url": "https://x"}
         2:14: mcpServers.a.type: this transport comes later
-        > {"type": "ws", "url": "https://x"}
-        2:14: mcpServers.a.type: this transport comes later
         > {"type": "x", "url": "https://x"}
         2:14: mcpServers.a.type: must be "stdio" or "http"
         > {"type": "http", "command": "x"}

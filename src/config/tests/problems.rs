@@ -19,7 +19,7 @@ fn all_problems_come_at_once_and_in_order() {
         4:8: listen.http: must be an IP address and a port: "127.0.0.1:80"
         6:1: servers.a.comand: unknown key; did you mean `command`?
         7:10: servers."a b": must be named with 1 to 64 letters
-        8:7: servers."a b".url: must begin with http:// or https://
+        8:7: servers."a b".url: must begin with http://
         "#,
     );
 }

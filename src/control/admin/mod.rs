@@ -138,6 +138,7 @@ pub(super) fn kind(target: &Target) -> &'static str {
     match target {
         Target::Stdio(_) => "stdio",
         Target::Http(_) => "http",
+        Target::WebSocket(_) => "websocket",
     }
 }
 

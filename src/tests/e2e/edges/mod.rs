@@ -16,3 +16,4 @@ mod shards;
 mod logs;
 mod slow;
 mod websocket;
+mod websocket_servers;

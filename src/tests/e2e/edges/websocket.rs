@@ -14,7 +14,7 @@ use super::ws::{Came, Socket, call, handshake};
 use crate::support::HttpServer;
 
 /// A gateway with a WebSocket entrance, and its address.
-fn rig_ws(config: &str) -> (Rig, SocketAddr) {
+pub(crate) fn rig_ws(config: &str) -> (Rig, SocketAddr) {
     let mut rig = Rig::new(&format!("[listen]\nws = \"127.0.0.1:0\"\n{config}"));
     let log = rig.gateway.process.output();
     let (_, rest) = log.split_once("ws://").unwrap();
@@ -22,7 +22,7 @@ fn rig_ws(config: &str) -> (Rig, SocketAddr) {
     (rig, addr)
 }
 
-fn modern(id: &Value, tool: &str, arguments: &Value) -> Value {
+pub(crate) fn modern(id: &Value, tool: &str, arguments: &Value) -> Value {
     let mut request = call(id, tool, arguments);
     let meta: Value = serde_json::from_str(&format!("{{{META}}}")).unwrap();
     request["params"]["_meta"] = meta["_meta"].clone();
@@ -108,7 +108,7 @@ fn paths_of_the_entrance_and_of_http_lead_to_the_same_server() {
 }
 
 /// Everything that one client does in a session.
-fn use_session(addr: SocketAddr, path: &str, is_shared: bool) {
+pub(crate) fn use_session(addr: SocketAddr, path: &str, is_shared: bool) {
     let mut socket = Socket::open(addr, path);
     socket.initialize();
     let tools = socket.ask(&json!({"jsonrpc": "2.0", "id": "list", "method": "tools/list"}));
