@@ -324,7 +324,8 @@ impl Shard {
         self.channel_write(conn, &[&text], now);
     }
 
-    /// Requests of the client that are not answered.
+    /// Requests of the client that are not answered. A subscription never is: nobody waits for
+    /// the end of it.
     pub(super) fn channel_exchanges(&self, conn: ConnId) -> Vec<ExchangeId> {
         let Some(Role::Channel(channel)) = self.conns.get(conn).map(|entry| &entry.role) else {
             return Vec::new();
@@ -333,7 +334,9 @@ impl Shard {
         let of_session = session.map(|session| session.exchanges.as_slice()).unwrap_or_default();
         let is_request = |key: &&ExchangeId| {
             let exchange = self.exchanges.get(**key);
-            exchange.is_some_and(|it| matches!(it.kind, Kind::Request | Kind::Initialize))
+            exchange.is_some_and(|it| {
+                matches!(it.kind, Kind::Request | Kind::Initialize) && !it.is_subscription
+            })
         };
         of_session.iter().chain(&channel.exchanges).filter(is_request).copied().collect()
     }

@@ -396,8 +396,9 @@ impl Shard {
                 Bytes::copy_from_slice(span.get(bytes))
             }
         };
-        let is_endless = incoming.era == Era::Modern && incoming.is_method("subscriptions/listen")
-            || incoming.is_method("tasks/result");
+        let is_subscription =
+            incoming.era == Era::Modern && incoming.is_method("subscriptions/listen");
+        let is_endless = is_subscription || incoming.is_method("tasks/result");
         let timeout = server.and_then(|server| server.request_timeout).filter(|_| !is_endless);
         Exchange {
             kind,
@@ -414,6 +415,7 @@ impl Shard {
             retried: false,
             relayed: None,
             wants_logs: envelope.meta_log_level.is_some(),
+            is_subscription,
             server_session: None,
             last_event_id: None,
             retry: limits::RESUME_PAUSE,
@@ -490,6 +492,7 @@ impl Shard {
             retried: false,
             relayed: None,
             wants_logs: false,
+            is_subscription: false,
             server_session: None,
             last_event_id: None,
             retry: limits::RESUME_PAUSE,

@@ -418,14 +418,24 @@ fn a_drain_says_goodbye_after_the_last_answer() {
     session.initialize();
     let mut busy = Socket::open(ws, "/");
     busy.send(modern(&json!(1), "sleep", &json!({"ms": 700})).to_string());
-    rig.until_metric("mcp_exchanges_in_flight ", 1);
+    // A subscription has no end of its own.
+    let mut listening = Socket::open(ws, "/");
+    let mut listen = modern(&json!("s"), "", &json!({}));
+    listen["method"] = json!("subscriptions/listen");
+    listen["params"]["notifications"] = json!({"toolsListChanged": true});
+    listening.send(listen.to_string());
+    assert_eq!(listening.message()["method"], "notifications/subscriptions/acknowledged");
+    rig.until_metric("mcp_exchanges_in_flight ", 2);
+    let start = Instant::now();
     rig.gateway.process.signal(Signal::TERM);
     assert_eq!(idle.end(), Some(1001));
+    assert_eq!(listening.end(), Some(1001));
     assert_eq!(session.end(), Some(1001));
     let late = busy.ask(&modern(&json!(2), "echo", &json!({})));
     assert_eq!(late["error"]["data"]["gateway"], "draining");
     assert_eq!(busy.answer(&json!(1))["result"]["content"][0]["text"], "Slept 700 ms.");
     assert_eq!(busy.end(), Some(1001));
+    assert!(start.elapsed() < Duration::from_secs(8));
 }
 
 /// A server in shell that dies when it is called.
