@@ -255,7 +255,7 @@ impl Shard {
                 self.client_adopted(socket, peer, (bytes, moves), now);
             }
             Event::Connected { conn } => match self.conns.get(conn).map(|entry| &entry.role) {
-                Some(Role::Process(process)) => self.remote_connected(*process, now),
+                Some(Role::Process(process)) => self.remote_connected(*process),
                 _ => self.server_connected(conn, now),
             },
             Event::Received { conn, bytes } => self.received(conn, bytes, now),

@@ -81,6 +81,7 @@ impl Shard {
         self.counters.dialled += 1;
         self.counters.server_conns += 1;
         self.actions.push_back(Action::Dial { conn, addrs });
+        self.wish_conn(conn, now + limits::CONNECT_TIMEOUT);
         if let Some(process) = self.processes.get_mut(&id) {
             process.conn = Some(conn);
             process.remote = Some(Box::new(Remote::new(tls, nonce, now)));
@@ -88,7 +89,7 @@ impl Shard {
     }
 
     /// The connection is there: the handshake comes first.
-    pub(super) fn remote_connected(&mut self, id: ProcessId, now: Instant) {
+    pub(super) fn remote_connected(&mut self, id: ProcessId) {
         let server = self.processes.get(&id).map(|process| process.server);
         let Some(endpoint) = server.and_then(|server| self.remote(server)) else { return };
         let mut request = Vec::new();
@@ -97,7 +98,6 @@ impl Shard {
         };
         remote.write_request(&mut request, endpoint);
         self.remote_send(id, &request);
-        self.remote_watch(id, now);
     }
 
     /// Sends plain bytes, through TLS if that is how the server is reached.
@@ -154,6 +154,9 @@ impl Shard {
                 }
             }
             Ok(Some(used)) => {
+                if let Some(conn) = self.process_conn(id) {
+                    self.wish_conn(conn, now + self.settings.ping_interval);
+                }
                 self.process_greets(id, now);
                 let frames = head.get_mut(used..).unwrap_or_default();
                 self.remote_frames(id, frames, now);
@@ -266,11 +269,18 @@ impl Shard {
         let interval = self.settings.ping_interval;
         let is_paused = self.conns.get(conn).is_some_and(|entry| entry.is_paused);
         let Some(remote) = self.remote_mut(id) else { return };
-        if is_paused || !remote.is_open {
+        if is_paused {
             remote.alive_at = now;
         }
         let alive_at = remote.alive_at;
         let silence = now.saturating_duration_since(alive_at);
+        if !remote.is_open {
+            match limits::CONNECT_TIMEOUT <= silence {
+                true => self.process_lost(id, now),
+                false => self.wish_conn(conn, alive_at + limits::CONNECT_TIMEOUT),
+            }
+            return;
+        }
         if interval * 2 <= silence {
             self.report_process(id, "does not answer pings", now);
             return self.process_lost(id, now);
@@ -283,12 +293,6 @@ impl Shard {
             self.remote_send(id, &frame);
         }
         self.wish_conn(conn, alive_at + interval * if is_silent { 2 } else { 1 });
-    }
-
-    fn remote_watch(&mut self, id: ProcessId, now: Instant) {
-        if let Some(conn) = self.process_conn(id) {
-            self.wish_conn(conn, now + self.settings.ping_interval);
-        }
     }
 
     /// Some of the output was sent that had to wait: it is there.
