@@ -177,6 +177,41 @@ fn defaults_come_from_the_limits() {
 }
 
 #[test]
+fn a_websocket_is_an_endpoint_and_a_conversation() {
+    let config = config(
+        r#"
+        [listen]
+        ws = "127.0.0.1:8443"
+        ping_interval = "5s"
+        [servers.a]
+        url = "wss://h/x"
+        isolation = "shared"
+        start_timeout = "7s"
+        connections = 7
+        "#,
+    );
+    assert_eq!(config.ws, ["127.0.0.1:8443".parse().unwrap()]);
+    assert_eq!(config.ping_interval, Duration::from_secs(5));
+    let Target::WebSocket(socket) = &config.catalog.get(ServerId(0)).unwrap().target else {
+        panic!("no WebSocket")
+    };
+    let (endpoint, upkeep) = (&socket.endpoint, socket.upkeep);
+    assert_eq!((endpoint.tls, endpoint.port, endpoint.conns_max), (true, 443, 7));
+    assert_eq!((upkeep.isolation, upkeep.start_timeout), (Isolation::Shared, 7 * SECOND));
+    assert_eq!(upkeep.idle_timeout, limits::PROCESS_IDLE_TIMEOUT);
+    let shown = config.to_string();
+    assert!(shown.contains("wss://h/…") && shown.contains("listen.ws "), "{shown}");
+    let without = config_without_ws();
+    assert_eq!((without.ws, without.ping_interval), (Vec::new(), limits::PING_INTERVAL));
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config_without_ws() -> Config {
+    config("[servers.a]\nurl = \"http://h\"")
+}
+
+#[test]
 fn everything_can_be_configured() {
     let config = config(
         r#"

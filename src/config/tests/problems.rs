@@ -403,3 +403,28 @@ fn credentials_in_the_clear_are_warned_about() {
         check(url, "fine");
     }
 }
+
+#[test]
+fn what_is_wrong_with_a_websocket() {
+    check(
+        r#"
+        > [listen]
+        > http = "127.0.0.1:80"
+        > ws = ["127.0.0.1:80", "127.0.0.1:9090"]
+        > ping_interval = "never"
+        > [servers.a]
+        > url = "ws://h"
+        > stop_grace = "1s"
+        > headers = { Sec-WebSocket-Key = "x" }
+        > [servers.b]
+        > url = "http://h"
+        > isolation = "shared"
+        1:1: listen.admin: 127.0.0.1:9090 is in listen.ws, too
+        3:6: listen.ws: 127.0.0.1:80 is in listen.http, too
+        4:17: listen.ping_interval: must be a duration
+        7:1: servers.a.stop_grace: is only for servers with a `command`
+        8:13: servers.a.headers.Sec-WebSocket-Key: must not be configured
+        11:1: servers.b.isolation: is only for servers with a `command`
+        "#,
+    );
+}
