@@ -173,7 +173,6 @@ fn a_session_has_everything_with_any_server() {
     (0..6).for_each(|_| use_session(ws, "/mcp/demo", true));
     rig.until_metric("mcp_sessions_open ", 0);
     assert_eq!(rig.metric("mcp_processes_running "), 1);
-    assert!(0 < rig.metric("mcp_connections_moved_total "));
     rig.check();
     let rig = Rig::new(&http("fixture", &server.url));
     let mut socket = Socket::open(rig.gateway.addr, "/mcp");
@@ -469,7 +468,7 @@ fn the_death_of_a_server_costs_the_requests_in_flight_only() {
 fn frames_right_behind_the_handshake_are_served_wherever_it_leads() {
     // Two shards, one process: half of the connections move before they are upgraded.
     let (rig, ws) = rig_ws(&format!("{}isolation = \"shared\"\n", demo()));
-    for round in 0..12 {
+    for round in 0..24 {
         let request = modern(&json!(round), "echo", &json!({"text": "early"})).to_string();
         let mut bytes = handshake("/mcp/demo").bytes();
         write_message(&mut bytes, None, MessageKind::Text, request.as_bytes(), Some([1, 2, 3, 4]));

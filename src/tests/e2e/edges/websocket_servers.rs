@@ -192,8 +192,11 @@ fn a_chain_of_two_gateways_has_everything() {
         assert_eq!(text(&answer.json()), "3");
         let mut socket = Socket::open(far, "/");
         assert_eq!(text(&socket.ask(&modern(&json!(1), "add", &json!({"a": 4, "b": 5})))), "9");
-        let listed = rig.metric("mcp_server_connections_open ");
-        assert_eq!(listed, 2, "one for the session or all, and one for requests without");
+        // One for the session or for all, and one for requests without: another if the WebSocket
+        // is at the other shard, unless that has to be where the shared one is.
+        let open = rig.metric("mcp_server_connections_open ");
+        let most = if isolation == "shared" { 2 } else { 3 };
+        assert!((2..=most).contains(&open), "{open}");
         rig.until_metric("mcp_exchanges_in_flight ", 0);
         rig.check();
     }
