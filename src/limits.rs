@@ -108,6 +108,10 @@ pub const MAILBOX_LEN: usize = 8192;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request body to make progress.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence after which a client of the binary protocol is asked for a sign of life.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
+/// How long its session is said to live; the connection is what counts.
+pub const BINARY_SESSION_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time for the answers to a client that has said that it will send no more.
 pub const LAST_ANSWERS_TIME: Duration = Duration::from_secs(5);
 /// Time a client connection may stay open between requests.

@@ -28,6 +28,10 @@ pub enum Refusal {
     NoDefaultServer,
     /// The path has no such method.
     Method,
+    /// The same, where there is only GET.
+    NotGet,
+    /// The same, where there is only POST.
+    NotPost,
     /// The body is not `application/json`.
     ContentType,
     /// The body is compressed.
@@ -42,6 +46,8 @@ pub enum Refusal {
     TooSlow,
     /// The body is no JSON-RPC message.
     Rpc(RpcError),
+    /// An envelope in which no message is found.
+    Envelope,
     /// A batch where the revision has none, or one that may not be sent.
     Batch,
     /// Neither `initialize` nor a session id.
@@ -96,6 +102,7 @@ impl Refusal {
             Self::Handshake(error) => error.status(),
             Self::Body
             | Self::Rpc(_)
+            | Self::Envelope
             | Self::Batch
             | Self::NoSession
             | Self::Initialized
@@ -110,7 +117,7 @@ impl Refusal {
             | Self::LegacyServer => 400,
             Self::Host | Self::Origin => 403,
             Self::Path | Self::Server | Self::NoDefaultServer | Self::UnknownSession => 404,
-            Self::Method => 405,
+            Self::Method | Self::NotGet | Self::NotPost => 405,
             Self::Accept | Self::AcceptEvents => 406,
             Self::TooSlow => 408,
             Self::TooLarge => 413,
@@ -153,13 +160,14 @@ impl Refusal {
             Self::Path => "no_such_path",
             Self::Server => "no_such_server",
             Self::NoDefaultServer => "no_default_server",
-            Self::Method => "bad_method",
+            Self::Method | Self::NotGet | Self::NotPost => "bad_method",
             Self::ContentType => "bad_content_type",
             Self::ContentEncoding => "bad_content_encoding",
             Self::Accept | Self::AcceptEvents => "bad_accept",
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",
             Self::Rpc(_) => "bad_message",
+            Self::Envelope => "bad_envelope",
             Self::Batch => "bad_batch",
             Self::NoSession => "no_session",
             Self::UnknownSession => "unknown_session",
@@ -191,16 +199,23 @@ impl Refusal {
             Self::Body => "The request body is not framed as RFC 9112 section 7 demands.",
             Self::Host => "This Host is not served here; add it to listen.hosts.",
             Self::Origin => "This Origin is not admitted; add it to listen.origins.",
-            Self::Path => "Nothing is here; the MCP endpoints are /mcp and /mcp/{server}.",
+            Self::Path => {
+                "Nothing is here; MCP is at /mcp/{server}, and HTTP+SSE at /sse/{server}."
+            }
             Self::Server => "No server of this name is configured.",
             Self::NoDefaultServer => "Several servers are configured; name one: /mcp/{server}.",
             Self::Method => "Use POST, GET or DELETE.",
+            Self::NotGet => {
+                "Use GET; messages are sent to the address that the stream names first."
+            }
+            Self::NotPost => "Use POST.",
             Self::ContentType => "Send Content-Type: application/json.",
             Self::ContentEncoding => "Send the body without Content-Encoding.",
             Self::Accept => "Send Accept: application/json, text/event-stream.",
             Self::AcceptEvents => "Send Accept: text/event-stream.",
             Self::TooLarge => "The message is larger than limits.message allows.",
             Self::TooSlow => "The request did not arrive in time.",
+            Self::Envelope => "Put one JSON-RPC message into mcp_payload or message, as JSON.",
             Self::Batch => "Batches exist only in revision 2025-03-26, without initialize in them.",
             Self::NoSession => {
                 "Send initialize first; over HTTP, its Mcp-Session-Id goes with every request."
@@ -268,9 +283,11 @@ impl Refusal {
         self.write_error(&mut body, answer.id, answer.requested);
         write_status_line(out, self.status());
         write_header(out, "content-type", b"application/json");
-        let fields = match self {
+        let fields: &[_] = match self {
             Self::Handshake(error) => error.fields(),
             Self::Method => &[("allow", "GET, POST, DELETE")],
+            Self::NotGet => &[("allow", "GET")],
+            Self::NotPost => &[("allow", "POST")],
             _ => &[],
         };
         for (name, value) in fields {

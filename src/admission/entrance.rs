@@ -5,10 +5,14 @@ use crate::upstream::catalog::ServerId;
 /// What a client speaks on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Streamable HTTP.
+    /// Streamable HTTP, and HTTP+SSE beside it.
     Http,
+    /// HTTP+SSE alone (2024-11-05).
+    Sse,
     /// Newline-delimited JSON-RPC, as on standard streams.
     Lines,
+    /// The TCP binary protocol.
+    Binary,
     /// WebSocket, and nothing before its handshake. Where HTTP is spoken, it can be asked for too.
     WebSocket,
 }
@@ -26,9 +30,9 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// One where clients speak HTTP.
-    pub fn http() -> Self {
-        Self { protocols: vec![Protocol::Http], server: None, users: None }
+    /// One where clients speak this.
+    pub fn of(protocol: Protocol) -> Self {
+        Self { protocols: vec![protocol], server: None, users: None }
     }
 
     /// One where clients speak WebSocket.

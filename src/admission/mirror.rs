@@ -65,7 +65,7 @@ pub fn write(out: &mut Vec<u8>, bytes: &[u8], envelope: &Envelope) {
 }
 
 /// A value as it may stand in a header: as it is, or in Base64 if that would change it.
-fn encode(value: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn encode(value: &[u8]) -> Cow<'_, [u8]> {
     let is_visible = |byte: &u8| matches!(byte, 0x21..=0x7e);
     let is_inner = |byte: &u8| matches!(byte, b' ' | b'\t');
     let is_plain = value.first().is_some_and(is_visible)

@@ -2,14 +2,16 @@
 //! streamable-http, "Custom Headers from Tool Parameters").
 //!
 //! A server that speaks HTTP checks them itself. In front of a child process the gateway is the
-//! HTTP server, so it learns from `tools/list` which arguments are mirrored, and checks.
+//! HTTP server, so it learns from `tools/list` which arguments are mirrored, and checks. In front
+//! of an HTTP server it learns the same for clients that speak no HTTP, and writes the headers
+//! that they would have sent.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
-use wire::http1::Headers;
+use wire::http1::{Headers, is_token, write_header};
 
-use crate::admission::mirror::{decode, single};
+use crate::admission::mirror::{decode, encode, single};
 use crate::limits;
 use crate::refusal::Refusal;
 
@@ -45,6 +47,25 @@ impl Params {
         page.get("nextCursor").and_then(Value::as_str).map(str::to_owned)
     }
 
+    /// Appends the header lines of a call of `tool` with these `params` (raw JSON), for a client
+    /// that sent none. What would not fit into a head is left out, and the server refuses the call.
+    pub fn write(&self, out: &mut Vec<u8>, tool: &[u8], params: &[u8]) {
+        let tool = std::str::from_utf8(tool).ok().and_then(|tool| self.tools.get(tool));
+        let Some(mirrored) = tool else { return };
+        let call: Value = serde_json::from_slice(params).unwrap_or_default();
+        let arguments = call.get("arguments").unwrap_or(&Value::Null);
+        for Param { header, path } in mirrored {
+            let value = path.iter().try_fold(arguments, |value, key| value.get(key));
+            let Some(text) = value.and_then(text_of) else { continue };
+            let value = encode(text.as_bytes());
+            // The server has chosen the name, and it could be anything.
+            let is_fine = is_token(header.as_bytes());
+            if is_fine && out.len() + header.len() + value.len() < limits::HEAD_LEN_MAX / 2 {
+                write_header(out, header, &value);
+            }
+        }
+    }
+
     /// Checks a call of `tool` with these `params` (raw JSON).
     pub fn check(
         &self,
@@ -64,6 +85,16 @@ impl Params {
             }
         }
         Ok(())
+    }
+}
+
+/// What a header says about an argument: nothing about one that is absent, or that none can hold.
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(switch) => Some(switch.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -133,6 +164,28 @@ mod tests {
         check(json!(null), None, true);
         check(json!(null), Some("x"), false);
         check(json!("eu"), None, false);
+    }
+
+    #[test]
+    fn what_is_written_agrees() {
+        let mut params = Params::default();
+        let page = r#"{"tools":[{"name":"q","inputSchema":{"properties":{
+            "a":{"x-mcp-header":"A"},"b":{"x-mcp-header":"B"},"c":{"x-mcp-header":"C"},
+            "d":{"properties":{"e":{"x-mcp-header":"E"}}},
+            "f":{"x-mcp-header":"F: x\r\nG"},"h":{"x-mcp-header":"H"}}}}]}"#;
+        params.learn(page.as_bytes());
+        let write = |tool: &str, call: &str| {
+            let mut out = Vec::new();
+            params.write(&mut out, tool.as_bytes(), call.as_bytes());
+            String::from_utf8(out).unwrap()
+        };
+        let call = r#"{"arguments":{"a":"\u00fc","b":4.5,"c":null,"d":{"e":true},"f":"x","h":[]}}"#;
+        let wanted = "mcp-param-A: =?base64?w7w=?=\r\nmcp-param-B: 4.5\r\nmcp-param-E: true\r\n";
+        assert_eq!(write("q", call), wanted);
+        assert_eq!(write("other", call), "");
+        assert_eq!(write("q", "{}"), "");
+        let long = format!(r#"{{"arguments":{{"a":"{}","b":1}}}}"#, "x".repeat(20_000));
+        assert_eq!(write("q", &long), "mcp-param-B: 1\r\n");
     }
 
     #[test]

@@ -93,6 +93,8 @@ impl ServerConn {
 pub struct Request<'a> {
     /// The method.
     pub method: &'a str,
+    /// Where to, if not to the endpoint itself.
+    pub target: Option<&'a str>,
     /// The server's session id.
     pub session: Option<&'a [u8]>,
     /// Lines to add, each with its line end.
@@ -106,7 +108,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Appends the head.
     pub fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
-        wire::http1::write_request_line(out, self.method, &endpoint.target);
+        wire::http1::write_request_line(out, self.method, self.target.unwrap_or(&endpoint.target));
         write_header(out, "host", endpoint.authority.as_bytes());
         match self.method {
             "POST" => {

@@ -1,6 +1,7 @@
 //! Messages to bytes for a server, and its bytes to answers.
 
 pub mod http;
-pub mod remote;
+pub mod sse;
 pub mod stdio;
 pub mod tls;
+pub mod websocket;

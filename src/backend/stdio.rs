@@ -1,5 +1,5 @@
 //! Child processes: newline-delimited JSON-RPC in both directions. What is said of them goes for
-//! servers by WebSocket as well, which are connections in their place.
+//! what stands in their place, too: streams of HTTP+SSE servers, and connections by WebSocket.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -7,14 +7,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use wire::lines::LineReader;
 
-use crate::backend::remote::Remote;
+use crate::backend::sse::EventStream;
+use crate::backend::websocket::WebSocket;
 use crate::ids::ConnId;
 use crate::ids::ExchangeId;
 use crate::ids::SessionKey;
 use crate::timers::Wish;
 use crate::upstream::catalog::ServerId;
 
-/// A child process of a shard.
+/// A child process of a shard, or what stands in its place.
 #[derive(Debug)]
 pub struct Process {
     /// Whose it is.
@@ -23,13 +24,10 @@ pub struct Process {
     pub user: User,
     /// How far it is.
     pub state: State,
-    /// Our end of its standard streams, or of the connection to it.
+    /// Our end of its standard streams, or of the connection by WebSocket.
     pub conn: Option<ConnId>,
-    /// The rest of the connection, if the server is reached by WebSocket: then there is no process
-    /// here, and its lines are messages.
-    pub remote: Option<Box<Remote>>,
-    /// Its output, as lines.
-    pub lines: LineReader,
+    /// What carries its messages.
+    pub carrier: Carrier,
     /// Messages that wait until it is ready.
     pub backlog: Vec<Bytes>,
     /// Bytes in `backlog`.
@@ -62,10 +60,45 @@ pub struct Process {
 }
 
 impl Process {
-    /// What it is if it is a connection.
-    pub fn remote_mut(&mut self) -> Option<&mut Remote> {
-        self.remote.as_deref_mut()
+    /// Whether there is a child process: one that the control thread starts and stops.
+    pub fn is_child(&self) -> bool {
+        matches!(self.carrier, Carrier::Pipes(_))
     }
+
+    /// The stream that carries its messages, if it is one.
+    pub fn stream(&self) -> Option<&EventStream> {
+        match &self.carrier {
+            Carrier::Events(stream) => Some(stream),
+            Carrier::Pipes(_) | Carrier::WebSocket(_) => None,
+        }
+    }
+
+    /// See [`Process::stream`].
+    pub fn stream_mut(&mut self) -> Option<&mut EventStream> {
+        match &mut self.carrier {
+            Carrier::Events(stream) => Some(stream),
+            Carrier::Pipes(_) | Carrier::WebSocket(_) => None,
+        }
+    }
+
+    /// The WebSocket that carries its messages, if it is one.
+    pub fn socket_mut(&mut self) -> Option<&mut WebSocket> {
+        match &mut self.carrier {
+            Carrier::WebSocket(socket) => Some(socket),
+            Carrier::Pipes(_) | Carrier::Events(_) => None,
+        }
+    }
+}
+
+/// What carries the messages of a process.
+#[derive(Debug)]
+pub enum Carrier {
+    /// Its standard streams. What it writes comes out of this in lines.
+    Pipes(LineReader),
+    /// A stream of events, and requests that take ours.
+    Events(Box<EventStream>),
+    /// A WebSocket.
+    WebSocket(Box<WebSocket>),
 }
 
 /// Who uses a process.
@@ -84,7 +117,7 @@ pub enum User {
 pub enum State {
     /// It waits for the pause after a crash to pass.
     Delayed(Instant),
-    /// The control thread is starting it.
+    /// The control thread is starting it; or its server is being reached.
     Starting,
     /// It runs, and answers a handshake of ours first.
     Handshaking,

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run(args) => run(args.load()),
+        Command::Stdio(args) => run(args.load()),
         Command::Demo(args) => demo(args.load_demo()),
         Command::Check(args) => check(args.load()),
         Command::DemoServer => demo_server(),

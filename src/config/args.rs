@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::problem::{COMMAND_LINE, Problem, Refused};
 use super::secret::Outside;
-use super::source::{Overrides, Source, load};
+use super::source::{OneClient, Overrides, Source, load};
 use super::{Config, LogChoice, build, value};
 
 /// Bytes of a configuration or of a secret in a file. What is longer is a mistake.
@@ -24,6 +24,8 @@ Examples:
       Serve another HTTP server
   mcp-gateway run --config gateway.toml
       Serve everything in a configuration file, each server at /mcp/NAME
+  mcp-gateway stdio https://mcp.example.com/mcp
+      Let a client that starts commands use an HTTP server: for the client, this is the command
   mcp-gateway check --config gateway.toml
       Check a configuration file and show what it means";
 
@@ -42,8 +44,25 @@ Examples:
   mcp-gateway run --listen 127.0.0.1:9000 -- npx -y @modelcontextprotocol/server-everything
 
 Each server is served at http://127.0.0.1:8080/mcp/NAME; a single one also at /mcp.
+With `listen.unix` in the file, clients connect to Unix sockets, too.
 The exit code is 78 if the configuration is wrong, and 2 if the command line is.
 docs/configuration.md describes the configuration file.";
+
+const STDIO_USAGE: &str = "\
+mcp-gateway stdio [OPTIONS] --config FILE [--server NAME]
+       mcp-gateway stdio [OPTIONS] --mcp-json FILE [--server NAME]
+       mcp-gateway stdio [OPTIONS] URL
+       mcp-gateway stdio [OPTIONS] -- COMMAND...";
+
+const STDIO_EXAMPLES: &str = "\
+Examples:
+  mcp-gateway stdio https://mcp.example.com/mcp
+  mcp-gateway stdio --config gateway.toml --server files
+  mcp-gateway stdio -- npx -y @modelcontextprotocol/server-everything
+
+Serves one client, which speaks on standard input and output: one JSON-RPC message per line. Log
+lines go to standard error. Ends when standard input does, once everything is answered.
+Of the configuration file, [listen] and `shards` do not count.";
 
 const CHECK_USAGE: &str = "\
 mcp-gateway check [OPTIONS] --config FILE
@@ -82,6 +101,9 @@ pub enum Command {
     /// Run the gateway
     #[command(after_help = RUN_EXAMPLES, override_usage = RUN_USAGE)]
     Run(RunArgs),
+    /// Serve one client on standard input and output
+    #[command(after_help = STDIO_EXAMPLES, override_usage = STDIO_USAGE)]
+    Stdio(StdioArgs),
     /// Check a configuration and show what it means
     #[command(after_help = CHECK_EXAMPLES, override_usage = CHECK_USAGE)]
     Check(RunArgs),
@@ -105,6 +127,22 @@ pub struct RunArgs {
     overrides: OverrideArgs,
 }
 
+/// The arguments of `stdio`.
+#[derive(Args, Debug)]
+pub struct StdioArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// The server for the client [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    server: Option<String>,
+    /// Where health and metrics are served, or `off` [default: off]
+    #[arg(long, value_name = "ADDR|off", value_parser = admin)]
+    admin: Option<Admin>,
+    /// How log lines look: text, json or off [default: text on a terminal, json otherwise]
+    #[arg(long, value_name = "FORMAT", value_parser = value::log)]
+    log: Option<LogChoice>,
+}
+
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct SourceArgs {
@@ -114,7 +152,7 @@ struct SourceArgs {
     /// Servers in the `mcpServers` JSON that MCP clients use
     #[arg(long, value_name = "FILE")]
     mcp_json: Option<PathBuf>,
-    /// One server: its Streamable HTTP endpoint
+    /// One server: its URL, of Streamable HTTP or WebSocket
     #[arg(value_name = "URL")]
     url: Option<String>,
     /// One server: a command that speaks MCP on standard input and output
@@ -155,15 +193,35 @@ fn shards(text: &str) -> Result<u16, String> {
 impl RunArgs {
     /// Loads the configuration that the arguments name, from this process's environment and files.
     pub fn load(self) -> Result<Config, Refused> {
-        let SourceArgs { config, mcp_json, url, command } = self.source;
-        let source = match (config, mcp_json, url) {
+        load(self.source.named()?, &self.overrides.into(), &outside())
+    }
+}
+
+impl StdioArgs {
+    /// Loads the configuration of a gateway for one client.
+    pub fn load(self) -> Result<Config, Refused> {
+        let Self { source, server, admin, log } = self;
+        let overrides = Overrides {
+            admin: admin.map(|Admin(addr)| addr),
+            shards: Some(1),
+            log,
+            one_client: Some(OneClient { server }),
+            ..Overrides::default()
+        };
+        load(source.named()?, &overrides, &outside())
+    }
+}
+
+impl SourceArgs {
+    fn named(self) -> Result<Source, Refused> {
+        let Self { config, mcp_json, url, command } = self;
+        Ok(match (config, mcp_json, url) {
             (Some(path), _, _) => Source::File(path),
             (None, Some(path), _) => Source::McpJson(path),
             (None, None, Some(url)) if !url.contains("://") => return Err(no_url().into()),
             (None, None, Some(url)) => Source::Url(url),
             (None, None, None) => Source::Command(command),
-        };
-        load(source, &self.overrides.into(), &outside())
+        })
     }
 }
 
@@ -180,7 +238,8 @@ impl OverrideArgs {
 impl From<OverrideArgs> for Overrides {
     fn from(args: OverrideArgs) -> Self {
         let OverrideArgs { listen, admin, shards, log } = args;
-        Self { listen, admin: admin.map(|Admin(addr)| addr), shards, log }
+        let admin = admin.map(|Admin(addr)| addr);
+        Self { listen, admin, shards, log, one_client: None }
     }
 }
 

@@ -7,10 +7,11 @@ use super::file::{Field, Section, Value, join};
 use super::problem::Report;
 use super::secret::Outside;
 use super::source::Overrides;
-use super::{Config, LogChoice, keys, server, value};
+use super::unix::{self, Known, Unix};
+use super::{Config, LogChoice, OneClient, keys, server, value};
 use crate::admission::origin::Policy;
 use crate::limits;
-use crate::upstream::catalog::{Catalog, Server};
+use crate::upstream::catalog::{Catalog, Server, ServerId};
 
 /// Where clients connect, unless configured.
 const LISTEN: SocketAddr = SocketAddr::new(LOOPBACK, 8080);
@@ -36,8 +37,14 @@ pub(super) fn build(
     keys::refuse_unknown(&top, "", report);
     let shards = top.take("shards").and_then(|field| field.integer(report, 1..=SHARDS_MAX.into()));
     let shards = shards.and_then(|count| u16::try_from(count).ok());
+    let names = server_names(&top);
+    let catalog = Catalog::new(servers(&mut top, outside, report));
+    let known = Known { names: &names, catalog: &catalog, outside };
     let table = top.section("listen", report);
-    let listen = Listen::build(table, overrides, report);
+    let (listen, stdio) = match &overrides.one_client {
+        None => (Listen::build(table, overrides, &known, report), None),
+        Some(client) => (Listen::nowhere(overrides, report), one_server(client, &known, report)),
+    };
     let message_len_max = top.section("limits", report).take("message");
     let message_len_max = message_len_max.and_then(|field| message_len(field, report));
     let session_idle_timeout = duration(top.section("sessions", report), "idle_timeout", report);
@@ -45,15 +52,18 @@ pub(super) fn build(
         field.parse(report, "\"auto\", \"text\", \"json\" or \"off\"", value::log)
     });
     let drain_timeout = duration(top.section("shutdown", report), "drain_timeout", report);
-    let servers = servers(&mut top, outside, report);
     Config {
-        origins: Policy::new(&[&*listen.http, &*listen.ws].concat(), listen.hosts, listen.origins),
+        origins: Policy::new(&listen.all_http(), listen.hosts, listen.origins),
         listen: listen.http,
+        sse: listen.sse,
+        tcp: listen.tcp,
         ws: listen.ws,
         ping_interval: listen.ping_interval.unwrap_or(limits::PING_INTERVAL),
+        unix: listen.unix,
+        stdio,
         admin: listen.admin,
         shards: overrides.shards.or(shards),
-        catalog: Catalog::new(servers),
+        catalog,
         message_len_max: message_len_max.unwrap_or(limits::MESSAGE_LEN),
         session_idle_timeout: session_idle_timeout.unwrap_or(limits::SESSION_IDLE_TIMEOUT),
         log: overrides.log.or(log).unwrap_or(LogChoice::Auto),
@@ -63,24 +73,49 @@ pub(super) fn build(
 }
 
 /// `[listen]`.
+#[derive(Default)]
 struct Listen {
     http: Vec<SocketAddr>,
+    sse: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
     ws: Vec<SocketAddr>,
     ping_interval: Option<Duration>,
+    unix: Vec<Unix>,
     admin: Option<SocketAddr>,
     hosts: Vec<String>,
     origins: Vec<String>,
 }
 
 impl Listen {
-    fn build(mut table: Section, overrides: &Overrides, report: &mut Report<'_>) -> Self {
+    /// For one client, which is there already. Where others would connect does not count.
+    fn nowhere(overrides: &Overrides, report: &mut Report<'_>) -> Self {
+        let admin = overrides.admin.flatten();
+        if let Some(admin) = admin {
+            warn_admin(admin, &Place::flag("--admin"), report);
+        }
+        Self { admin, ..Self::default() }
+    }
+
+    fn build(
+        mut table: Section,
+        overrides: &Overrides,
+        known: &Known<'_>,
+        report: &mut Report<'_>,
+    ) -> Self {
         let (http, http_place) = take(&mut table, "http");
-        let http = http.map(|field| addrs(field, report));
+        let http = http.and_then(|field| addrs(field, report));
+        let (sse, sse_place) = take(&mut table, "sse");
+        let sse = sse.and_then(|field| addrs(field, report)).unwrap_or_default();
+        let (tcp, tcp_place) = take(&mut table, "tcp");
+        let tcp = tcp.and_then(|field| addrs(field, report)).unwrap_or_default();
         let (ws, ws_place) = take(&mut table, "ws");
-        let ws = ws.map(|field| addrs(field, report)).unwrap_or_default();
+        let ws = ws.and_then(|field| addrs(field, report)).unwrap_or_default();
         let ping_interval = table
             .take("ping_interval")
             .and_then(|field| field.parse(report, value::DURATION, value::duration));
+        let unix = table.take("unix");
+        let has_others = unix.is_some() || [&sse, &ws, &tcp].iter().any(|list| !list.is_empty());
+        let unix = unix.map(|field| unix::build(field, known, report)).unwrap_or_default();
         let (admin, admin_place) = take(&mut table, "admin");
         let admin =
             admin.and_then(|field| field.parse(report, value::ADDR_OR_OFF, value::addr_or_off));
@@ -97,24 +132,35 @@ impl Listen {
             None => (vec![LISTEN], http_place),
         };
         check_listen(&http, &http_place, report);
+        check_listen(&sse, &sse_place, report);
+        check_listen(&tcp, &tcp_place, report);
         check_listen(&ws, &ws_place, report);
         for addr in ws.iter().filter(|addr| addr.port() != 0 && http.contains(addr)) {
             let message = format!("{addr} is in listen.http, too, which serves WebSocket as well");
             report.problem(ws_place.at, &ws_place.key, message);
+        }
+        if http.is_empty() && !has_others {
+            let message = "can be \"off\" only if clients can connect elsewhere, such as at \
+                           `listen.unix`";
+            report.problem(http_place.at, &http_place.key, message);
         }
         let (admin, admin_place) = match overrides.admin {
             Some(admin) => (admin, Place::flag("--admin")),
             None => (admin.unwrap_or(Some(ADMIN)), admin_place),
         };
         if let Some(admin) = admin {
-            check_admin(admin, &http, &admin_place, report);
-            if admin.port() != 0 && ws.contains(&admin) {
-                let message = format!("{admin} is in listen.ws, too; take another port");
-                report.problem(admin_place.at, &admin_place.key, message);
+            for (key, taken) in [("http", &http), ("sse", &sse), ("ws", &ws), ("tcp", &tcp)] {
+                check_admin(admin, (key, taken), &admin_place, report);
             }
+            warn_admin(admin, &admin_place, report);
         }
         let (hosts, origins) = (hosts.unwrap_or_default(), origins.unwrap_or_default());
-        Self { http, ws, ping_interval, admin, hosts, origins }
+        Self { http, sse, ws, tcp, unix, ping_interval, admin, hosts, origins }
+    }
+
+    /// Every address where clients speak HTTP, at least in the beginning.
+    fn all_http(&self) -> Vec<SocketAddr> {
+        self.http.iter().chain(&self.sse).chain(&self.ws).copied().collect()
     }
 }
 
@@ -137,25 +183,31 @@ fn take(table: &mut Section, name: &str) -> (Option<Field>, Place) {
     (field, Place { at: Some(at), key: join(&table.path, name) })
 }
 
-/// `listen.http`: an address, or a list of them.
-fn addrs(field: Field, report: &mut Report<'_>) -> Vec<SocketAddr> {
+/// `listen.http`: an address, or a list of them; an empty list is `off`, and nothing is a problem
+/// that was reported.
+fn addrs(field: Field, report: &mut Report<'_>) -> Option<Vec<SocketAddr>> {
+    let is_there = |addrs: &Vec<SocketAddr>| !addrs.is_empty();
     match &field.value {
-        Value::Text(_) => return texts(vec![field], report, value::ADDR, value::addr),
+        Value::Text(text) if text == "off" => return Some(Vec::new()),
+        Value::Text(_) => {
+            let addrs = texts(vec![field], report, value::ADDR, value::addr);
+            return Some(addrs).filter(is_there);
+        }
         Value::List(items) if items.is_empty() => {
             report.problem(field.at, &field.path, format!("must not be empty: {}", value::ADDR));
         }
         _ => {}
     }
-    list(field, report, value::ADDR, value::addr)
+    Some(list(field, report, value::ADDR, value::addr)).filter(is_there)
 }
 
-fn check_listen(http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
+fn check_listen(addrs: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
     let (at, path) = (place.at, place.key.as_str());
-    if http.len() > LISTEN_MAX {
+    if addrs.len() > LISTEN_MAX {
         report.problem(at, path, format!("must be at most {LISTEN_MAX} addresses"));
     }
-    for (index, addr) in http.iter().enumerate() {
-        if addr.port() != 0 && http.iter().take(index).any(|other| other == addr) {
+    for (index, addr) in addrs.iter().enumerate() {
+        if addr.port() != 0 && addrs.iter().take(index).any(|other| other == addr) {
             report.problem(at, path, format!("{addr} is there twice"));
         }
         if !addr.ip().to_canonical().is_loopback() {
@@ -168,11 +220,21 @@ fn check_listen(http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
     }
 }
 
-fn check_admin(admin: SocketAddr, http: &[SocketAddr], place: &Place, report: &mut Report<'_>) {
-    let (at, path) = (place.at, place.key.as_str());
-    if admin.port() != 0 && http.contains(&admin) {
-        report.problem(at, path, format!("{admin} is in listen.http, too; take another port"));
+/// The admin server shares its address with no entrance.
+fn check_admin(
+    admin: SocketAddr,
+    (key, taken): (&str, &[SocketAddr]),
+    place: &Place,
+    report: &mut Report<'_>,
+) {
+    if admin.port() != 0 && taken.contains(&admin) {
+        let message = format!("{admin} is in listen.{key}, too; take another port");
+        report.problem(place.at, &place.key, message);
     }
+}
+
+fn warn_admin(admin: SocketAddr, place: &Place, report: &mut Report<'_>) {
+    let (at, path) = (place.at, place.key.as_str());
     if !admin.ip().to_canonical().is_loopback() {
         let message =
             format!("{admin} can be reached from other machines, and there is no authentication");
@@ -215,6 +277,27 @@ fn message_len(field: Field, report: &mut Report<'_>) -> Option<usize> {
             None
         }
     }
+}
+
+/// The names of all servers, those that are wrong included.
+fn server_names(top: &Section) -> Vec<String> {
+    match top.find("servers").map(|field| &field.value) {
+        Some(Value::Table(fields)) => fields.iter().map(|field| field.name.clone()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The server of one client.
+fn one_server(client: &OneClient, known: &Known<'_>, report: &mut Report<'_>) -> Option<ServerId> {
+    let names = || known.names.join(", ");
+    let message = match &client.server {
+        Some(name) if known.names.contains(name) => return known.catalog.find(name),
+        Some(_) => format!("there is no server of this name; known: {}", names()),
+        None if known.names.len() < 2 => return known.catalog.only(),
+        None => format!("is needed, because there are several servers: {}", names()),
+    };
+    report.problem(None, "--server", message);
+    None
 }
 
 /// `[servers.NAME]`, in the order of the file.

@@ -3,10 +3,12 @@
 use super::file::Section;
 use super::problem::Report;
 
-/// The sections of the file with their keys. `""` is the top; `server` is `[servers.NAME]`.
+/// The sections of the file with their keys. `""` is the top; `server` is `[servers.NAME]`,
+/// `listen.unix` one socket of that key.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["listen", "limits", "sessions", "log", "shutdown", "shards", "servers"]),
-    ("listen", &["http", "ws", "ping_interval", "admin", "hosts", "origins"]),
+    ("listen", &["http", "sse", "ws", "tcp", "unix", "ping_interval", "admin", "hosts", "origins"]),
+    ("listen.unix", &["path", "mode", "owner", "users", "server"]),
     ("limits", &["message"]),
     ("sessions", &["idle_timeout"]),
     ("log", &["format"]),
@@ -25,6 +27,7 @@ const SERVER: &[&str] = &[
     "idle_timeout",
     "stop_grace",
     "url",
+    "transport",
     "headers",
     "connections",
     "request_timeout",
@@ -42,11 +45,11 @@ pub(super) const OF_COMMAND: &[&str] = &[
     "stop_grace",
 ];
 
-/// Those of them that a server with a WebSocket URL has as well.
-pub(super) const OF_CONVERSATION: &[&str] = &["isolation", "start_timeout", "idle_timeout"];
+/// Those of them that servers by HTTP+SSE and WebSocket have as well.
+pub(super) const OF_UPKEEP: &[&str] = &["isolation", "start_timeout", "idle_timeout"];
 
 /// The keys that only servers with a `url` have.
-pub(super) const OF_URL: &[&str] = &["headers", "connections"];
+pub(super) const OF_URL: &[&str] = &["transport", "headers", "connections"];
 
 /// Reports the keys of this table that are not of that section.
 pub(super) fn refuse_unknown(table: &Section, section: &str, report: &mut Report<'_>) {

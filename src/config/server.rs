@@ -10,9 +10,7 @@ use super::url::{self, Url};
 use super::value;
 use crate::admission::origin;
 use crate::limits;
-use crate::upstream::catalog::{
-    Command, Endpoint, Isolation, Secret, Server, Target, Upkeep, WebSocket,
-};
+use crate::upstream::catalog::{Command, Endpoint, Secret, Server, Target, Transport, Upkeep};
 
 /// Bytes of all headers added to a request: with a target and our own headers they must fit a head.
 const HEADERS_LEN_MAX: usize = limits::HEAD_LEN_MAX / 2;
@@ -70,14 +68,8 @@ pub(super) fn build(
     let upkeep = upkeep(&mut table, report);
     let command = stdio(command, (&mut table, upkeep), outside, report);
     let url = url.and_then(|field| field_url(field, report));
-    let is_socket = url.as_ref().is_some_and(|(_, url)| url.is_socket);
-    let endpoint = http(url, &mut table, outside, report);
-    let target = match (command, endpoint) {
-        (Some(command), _) => Target::Stdio(command),
-        (None, Some(endpoint)) if is_socket => Target::WebSocket(WebSocket { endpoint, upkeep }),
-        (None, Some(endpoint)) => Target::Http(endpoint),
-        (None, None) => return None,
-    };
+    let remote = remote(url, (&mut table, upkeep), outside, report);
+    let target = command.map(Target::Stdio).or(remote)?;
     let request_timeout = request_timeout.unwrap_or(Some(limits::REQUEST_TIMEOUT));
     Some(Server { name: name.to_owned(), target, request_timeout })
 }
@@ -89,15 +81,16 @@ fn refuse_misplaced(table: &Section, report: &mut Report<'_>) {
         (None, Some(_)) => (keys::OF_COMMAND, "command"),
         _ => return,
     };
-    let is_socket = matches!(
-        table.find("url").map(|field| &field.value),
-        Some(Value::Text(url)) if url::is_socket(url)
-    );
-    let is_wrong = |field: &&Field| {
-        let name = field.name.as_str();
-        wrong.contains(&name) && !(is_socket && keys::OF_CONVERSATION.contains(&name))
+    let text = |name| match table.find(name).map(|field| &field.value) {
+        Some(Value::Text(text)) => Some(text.as_str()),
+        _ => None,
     };
-    for field in table.fields.iter().filter(is_wrong) {
+    let is_socket = text("url").is_some_and(url::is_socket);
+    let has_streams = text("transport").is_some_and(|text| text != "http");
+    for field in table.fields.iter().filter(|field| wrong.contains(&field.name.as_str())) {
+        if (is_socket || has_streams) && keys::OF_UPKEEP.contains(&field.name.as_str()) {
+            continue;
+        }
         let message = format!("is only for servers with a `{owner}`; remove it");
         report.problem(field.named_at, &field.path, message);
     }
@@ -151,16 +144,13 @@ fn stdio(
         args,
         env: env.unwrap_or_default(),
         cwd: cwd.map(Into::into),
-        isolation: upkeep.isolation,
         processes_max: count(processes, limits::PROCESSES_MAX),
         tasks_max: tasks.unwrap_or(limits::TASKS_MAX),
-        start_timeout: upkeep.start_timeout,
-        idle_timeout: upkeep.idle_timeout,
-        stop_grace: upkeep.stop_grace,
+        upkeep,
     })
 }
 
-/// The keys of a server with a command, or a WebSocket URL.
+/// The keys of a server with processes, or with what stands in their place.
 fn upkeep(table: &mut Section, report: &mut Report<'_>) -> Upkeep {
     let isolation = table
         .take("isolation")
@@ -168,31 +158,48 @@ fn upkeep(table: &mut Section, report: &mut Report<'_>) -> Upkeep {
     let start_timeout = duration("start_timeout", table, report);
     let idle_timeout = duration("idle_timeout", table, report);
     let stop_grace = duration("stop_grace", table, report);
+    let default = Upkeep::default();
     Upkeep {
-        isolation: isolation.unwrap_or(Isolation::Session),
-        start_timeout: start_timeout.unwrap_or(limits::START_TIMEOUT),
-        idle_timeout: idle_timeout.unwrap_or(limits::PROCESS_IDLE_TIMEOUT),
-        stop_grace: stop_grace.unwrap_or(limits::STOP_GRACE),
+        isolation: isolation.unwrap_or(default.isolation),
+        start_timeout: start_timeout.unwrap_or(default.start_timeout),
+        idle_timeout: idle_timeout.unwrap_or(default.idle_timeout),
+        stop_grace: stop_grace.unwrap_or(default.stop_grace),
     }
 }
 
 /// The keys of a server with a URL. They are checked even if the URL is wrong.
-fn http(
+fn remote(
     url: Option<(usize, Url)>,
-    table: &mut Section,
+    (table, upkeep): (&mut Section, Upkeep),
     outside: &Outside<'_>,
     report: &mut Report<'_>,
-) -> Option<Endpoint> {
+) -> Option<Target> {
     let headers = table.take("headers").map(|field| headers(field, outside, report));
-    let connections = table.take("connections").and_then(|field| field.integer(report, 1..=65_536));
+    let is_socket = url.as_ref().is_some_and(|(_, url)| url.is_socket);
+    let transport = table.take("transport").and_then(|field| {
+        if is_socket {
+            let message = "is only for servers with an http or https URL; remove it";
+            report.problem(field.named_at, &field.path, message);
+            return None;
+        }
+        field.parse(report, "\"http\", \"sse\" or \"auto\"", value::transport)
+    });
+    let transport = transport.unwrap_or(Transport::Http);
+    // A stream keeps a connection to itself, and messages need one more.
+    let conns_min = if transport == Transport::Http { 1 } else { 2 };
+    let connections =
+        table.take("connections").and_then(|field| field.integer(report, conns_min..=65_536));
     let (at, url) = url?;
     let headers = headers.unwrap_or_default();
     let credentials = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
     if credentials && !url.tls && !origin::is_loopback(&url.host) {
-        let message = "sends Authorization in the clear, over http to another machine; use https";
+        let (plain, safe) = if is_socket { ("ws", "wss") } else { ("http", "https") };
+        let message = format!(
+            "sends Authorization in the clear, over {plain} to another machine; use {safe}"
+        );
         report.warning(at, &format!("{}.url", table.path), message);
     }
-    Some(Endpoint {
+    let endpoint = Endpoint {
         tls: url.tls,
         host: url.host,
         port: url.port,
@@ -200,7 +207,9 @@ fn http(
         target: url.target,
         headers,
         conns_max: count(connections, limits::SERVER_CONNS_MAX),
-    })
+        upkeep,
+    };
+    Some(if is_socket { Target::WebSocket(endpoint) } else { Target::Http(transport, endpoint) })
 }
 
 fn field_url(field: Field, report: &mut Report<'_>) -> Option<(usize, Url)> {

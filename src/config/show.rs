@@ -5,17 +5,31 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::{Config, LogChoice};
+use super::{Config, LogChoice, Unix};
 use crate::telemetry::log::Format;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target, Upkeep};
+use crate::upstream::catalog::{
+    Command, Endpoint, Isolation, Secret, Server, Target, Transport, Upkeep,
+};
 
 impl Display for Config {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for addr in &self.listen {
             writeln!(f, "listen.http            {addr}")?;
         }
+        if self.listen.is_empty() {
+            writeln!(f, "listen.http            off")?;
+        }
+        for addr in &self.sse {
+            writeln!(f, "listen.sse             {addr}")?;
+        }
         for addr in &self.ws {
             writeln!(f, "listen.ws              {addr}")?;
+        }
+        for addr in &self.tcp {
+            writeln!(f, "listen.tcp             {addr}")?;
+        }
+        for unix in &self.unix {
+            show_unix(unix, self, f)?;
         }
         writeln!(f, "listen.ping_interval   {}", duration(self.ping_interval))?;
         match self.admin {
@@ -44,18 +58,42 @@ impl Display for Config {
     }
 }
 
+fn show_unix(unix: &Unix, config: &Config, f: &mut Formatter<'_>) -> fmt::Result {
+    let path = unix.path.display().to_string();
+    write!(f, "listen.unix            {} (mode {:04o}", path.escape_debug(), unix.mode)?;
+    if let Some(user) = unix.user {
+        write!(f, "; user {user}")?;
+    }
+    if let Some(group) = unix.group {
+        write!(f, "; group {group}")?;
+    }
+    if let Some(users) = &unix.users {
+        let users: Vec<String> = users.iter().map(ToString::to_string).collect();
+        write!(f, "; only for users {}", users.join(", "))?;
+    }
+    if let Some(server) = unix.server.and_then(|server| config.catalog.get(server)) {
+        write!(f, "; server {}", server.name)?;
+    }
+    writeln!(f, ")")
+}
+
 fn show_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "/mcp/{}", server.name)?;
     match &server.target {
         Target::Stdio(command) => show_command(command, f)?,
-        Target::Http(endpoint) => {
+        Target::Http(transport, endpoint) => {
             show_endpoint(if endpoint.tls { "https" } else { "http" }, endpoint, f)?;
+            show_transport(*transport, f)?;
         }
-        Target::WebSocket(socket) => {
-            let endpoint = &socket.endpoint;
+        Target::WebSocket(endpoint) => {
             show_endpoint(if endpoint.tls { "wss" } else { "ws" }, endpoint, f)?;
-            show_upkeep(socket.upkeep, f)?;
         }
+    }
+    if let Some(upkeep) = server.target.upkeep() {
+        show_upkeep(upkeep, f)?;
+    }
+    if let Target::Stdio(command) = &server.target {
+        writeln!(f, "  stop_grace           {}", duration(command.upkeep.stop_grace))?;
     }
     match server.request_timeout {
         Some(timeout) => writeln!(f, "  request_timeout      {}", duration(timeout)),
@@ -77,16 +115,8 @@ fn show_command(command: &Command, f: &mut Formatter<'_>) -> fmt::Result {
     if let Some(cwd) = &command.cwd {
         writeln!(f, "  cwd                  {}", cwd.display().to_string().escape_debug())?;
     }
-    let isolation = match command.isolation {
-        Isolation::Session => "session",
-        Isolation::Shared => "shared",
-    };
-    writeln!(f, "  isolation            {isolation}")?;
     writeln!(f, "  processes            {}", command.processes_max)?;
-    writeln!(f, "  tasks                {}", command.tasks_max)?;
-    writeln!(f, "  start_timeout        {}", duration(command.start_timeout))?;
-    writeln!(f, "  idle_timeout         {}", duration(command.idle_timeout))?;
-    writeln!(f, "  stop_grace           {}", duration(command.stop_grace))
+    writeln!(f, "  tasks                {}", command.tasks_max)
 }
 
 fn show_upkeep(upkeep: Upkeep, f: &mut Formatter<'_>) -> fmt::Result {
@@ -107,6 +137,15 @@ fn show_endpoint(scheme: &str, endpoint: &Endpoint, f: &mut Formatter<'_>) -> fm
         writeln!(f, "  headers              {}", names(&endpoint.headers))?;
     }
     writeln!(f, "  connections          {}", endpoint.conns_max)
+}
+
+fn show_transport(transport: Transport, f: &mut Formatter<'_>) -> fmt::Result {
+    let transport = match transport {
+        Transport::Http => "http",
+        Transport::Sse => "sse",
+        Transport::Auto => "auto",
+    };
+    writeln!(f, "  transport            {transport}")
 }
 
 fn names(pairs: &[(String, Secret)]) -> String {

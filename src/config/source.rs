@@ -37,6 +37,15 @@ pub struct Overrides {
     pub shards: Option<u16>,
     /// `log.format`.
     pub log: Option<LogChoice>,
+    /// There is one client, in place of those that connect.
+    pub one_client: Option<OneClient>,
+}
+
+/// A client on standard input and output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OneClient {
+    /// The server that it speaks with; none: the only one.
+    pub server: Option<String>,
 }
 
 /// The name that a server gets that was given without one.

@@ -8,7 +8,7 @@ use super::LogChoice;
 use crate::admission::origin;
 use crate::limits;
 use crate::telemetry::log::Format;
-use crate::upstream::catalog::Isolation;
+use crate::upstream::catalog::{Isolation, Transport};
 
 /// Smallest value of `limits.message`.
 pub(super) const MESSAGE_LEN_MIN: usize = 1024;
@@ -154,6 +154,16 @@ pub(super) fn isolation(text: &str) -> Result<Isolation, String> {
         "session" => Ok(Isolation::Session),
         "shared" => Ok(Isolation::Shared),
         _ => Err("must be \"session\" or \"shared\"".to_owned()),
+    }
+}
+
+/// What is spoken at a URL.
+pub(super) fn transport(text: &str) -> Result<Transport, String> {
+    match text {
+        "http" => Ok(Transport::Http),
+        "sse" => Ok(Transport::Sse),
+        "auto" => Ok(Transport::Auto),
+        _ => Err("must be \"http\", \"sse\" or \"auto\"".to_owned()),
     }
 }
 

@@ -9,8 +9,10 @@
 pub mod guard;
 mod admin;
 mod cgroup;
+mod listen;
 mod log;
 mod machine;
+mod one_client;
 mod pidfd;
 mod post;
 mod process;
@@ -20,12 +22,12 @@ mod spawn;
 mod stderr;
 mod sys;
 mod tls;
+mod unix;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -37,14 +39,15 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::admission::entrance::Entrance;
 use crate::admission::origin::Policy;
 use crate::config::{Config, LogChoice};
 use crate::control::admin::Admin;
 use crate::control::cgroup::Groups;
 use crate::control::guard::{Guard, Launch};
+use crate::control::listen::Bound;
 use crate::control::log::Log;
 use crate::control::machine::{Cores, Files};
+use crate::control::one_client::OneClient;
 use crate::control::post::Post;
 use crate::control::process::Processes;
 use crate::control::serve::{Control, News, Parts, Signals, Sources};
@@ -53,7 +56,6 @@ use crate::driver::{self, Engine, Job};
 use crate::ids::{EntranceId, ShardId};
 use crate::mesh::Mesh;
 use crate::shard::settings::{Identity, Settings};
-use crate::telemetry::log::Format;
 use crate::upstream::catalog::{Catalog, Target};
 
 /// Requests of shards that wait for this thread. A shard that finds no room tries again.
@@ -62,7 +64,7 @@ const REQUESTS_MAX: usize = 4096;
 /// Threads that look up host names: the system's resolver blocks.
 const RESOLVERS_MAX: usize = 16;
 
-/// Time to write the last lines of the log.
+/// Time to write the last lines of the log, and the last bytes to the one client.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the gateway until it is told to stop.
@@ -122,8 +124,9 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
     let cores = Cores::find();
     let shards = config.shards.unwrap_or_else(|| u16::try_from(cores.count).unwrap_or(1)).max(1);
     say_capacity(log, shards, files);
-    let bound = bind_all(&config, shards)?;
-    let admin_listener = config.admin.map(bind_admin).transpose()?;
+    let bound = listen::bind_all(config.entrances(), &config.unix, shards)?;
+    let Bound { listeners, entrances, files: socket_files } = bound;
+    let admin_listener = config.admin.map(listen::bind_admin).transpose()?;
     let clients_max = files.clients().map_or(usize::MAX, |clients| {
         usize::try_from(clients.div_ceil(shards.into())).unwrap_or(usize::MAX)
     });
@@ -145,8 +148,12 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
         drop(runtime.spawn(admin.serve(listener)));
     }
     let crew = Crew { settings: &settings, mesh: &mesh, requests: &requests_in, news: &news_in };
-    crew.start_shards(bound.listeners, &cores, engine)?;
-    say_ready(log, (&bound.addrs, &bound.ws), admin_addr, &settings);
+    // Filters for one client would all sit on the same first core.
+    let cores = if config.stdio.is_none() { cores.for_shards(shards) } else { &[] };
+    crew.start_shards(listeners, cores, engine)?;
+    listen::say_ready(log, &config, (&entrances, admin_addr), &settings);
+    let one_client = config.stdio.map(|_| OneClient::start(&mesh, news_in.clone())).transpose();
+    let one_client = one_client.map_err(cannot("serve standard input and output"))?;
 
     let processes = Processes::new(settings, files.before, log.clone(), guard, groups, ended_in);
     let control = Control::new(Parts {
@@ -159,6 +166,10 @@ fn start(config: Config, log: &Log) -> Result<bool, String> {
         news: news_in,
     });
     let is_fine = runtime.block_on(control.run(Sources { requests, ended, news, signals }));
+    if let Some(client) = one_client {
+        client.finish(FLUSH_TIMEOUT);
+    }
+    drop(socket_files);
     drop(context);
     // A look-up may still block its thread: it is not waited for.
     runtime.shutdown_background();
@@ -215,8 +226,7 @@ fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, 
     Ok(Settings {
         catalog: config.catalog.clone(),
         origins: config.origins.clone(),
-        // In the order of `bind_all`.
-        entrances: vec![Entrance::http(), Entrance::web_socket()],
+        entrances: listen::entrances(config),
         clients_max,
         message_len_max: config.message_len_max,
         session_idle_timeout: config.session_idle_timeout,
@@ -228,68 +238,6 @@ fn settings(config: &Config, clients_max: usize, log: &Log) -> Result<Settings, 
         tls: tls::client(&config.catalog)?,
         epoch: (now, machine::wall_clock()),
     })
-}
-
-/// Where clients connect.
-struct Bound {
-    /// For each shard, one listener per address.
-    listeners: Vec<Vec<(EntranceId, OwnedFd)>>,
-    /// The addresses, with the ports that were found for zeros.
-    addrs: Vec<SocketAddr>,
-    /// The same for WebSocket.
-    ws: Vec<SocketAddr>,
-}
-
-fn bind_all(config: &Config, shards: u16) -> Result<Bound, String> {
-    let mut listeners: Vec<_> = (0..shards).map(|_| Vec::new()).collect();
-    let addrs = bind_entrance(&config.listen, EntranceId(0), &mut listeners)?;
-    let ws = bind_entrance(&config.ws, EntranceId(1), &mut listeners)?;
-    Ok(Bound { listeners, addrs, ws })
-}
-
-/// Adds a listener per shard and address, and returns the addresses.
-fn bind_entrance(
-    listen: &[SocketAddr],
-    entrance: EntranceId,
-    listeners: &mut [Vec<(EntranceId, OwnedFd)>],
-) -> Result<Vec<SocketAddr>, String> {
-    let shards = u16::try_from(listeners.len()).unwrap_or(u16::MAX);
-    let mut addrs = Vec::new();
-    for addr in listen {
-        // Shards share a port, and so would a second gateway of the same user, unnoticed: only a
-        // listener that shares with nobody finds out that the port is taken.
-        let found = TcpListener::bind(addr).map(drop).and_then(|()| driver::listen(*addr, shards));
-        let (addr, found) = found.map_err(|error| explain_bind(*addr, "listen", &error))?;
-        addrs.push(addr);
-        for (of_shard, listener) in listeners.iter_mut().zip(found) {
-            of_shard.push((entrance, listener));
-        }
-    }
-    Ok(addrs)
-}
-
-/// Binds the admin server, in the runtime of the caller.
-fn bind_admin(addr: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), String> {
-    let bind = || {
-        let listener = TcpListener::bind(addr)?;
-        listener.set_nonblocking(true)?;
-        let addr = listener.local_addr()?;
-        Ok((tokio::net::TcpListener::from_std(listener)?, addr))
-    };
-    bind().map_err(|error| explain_bind(addr, "admin", &error))
-}
-
-/// Why an address can not be listened on, and what to do about it.
-fn explain_bind(addr: SocketAddr, key: &str, error: &io::Error) -> String {
-    let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program has it; stop that one or choose another port",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose one it has",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE; choose another port or allow it"
-        }
-        _ => "choose another address",
-    };
-    format!("cannot listen on {addr} (`{key}`): {error}: {remedy}")
 }
 
 /// What every shard's thread gets a part of.
@@ -305,11 +253,10 @@ impl Crew<'_> {
     fn start_shards(
         &self,
         listeners: Vec<Vec<(EntranceId, OwnedFd)>>,
-        cores: &Cores,
+        cores: &[usize],
         engine: Engine,
     ) -> Result<(), String> {
         let shards = self.mesh.shards();
-        let cores = cores.for_shards(shards);
         for (id, listeners) in (0..shards).map(ShardId).zip(listeners) {
             let mut seed = [0; 32];
             getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
@@ -358,36 +305,4 @@ fn say_capacity(log: &Log, shards: u16, files: Files) {
         _ => format!("{shards} shards; connections are not bounded by the limit of open files"),
     };
     log.say("capacity", &words);
-}
-
-/// Says where clients connect: one line per server, and one per further address.
-fn say_ready(
-    log: &Log,
-    (addrs, ws): (&[SocketAddr], &[SocketAddr]),
-    admin: Option<SocketAddr>,
-    settings: &Settings,
-) {
-    let Some((first, others)) = addrs.split_first() else { return };
-    if settings.catalog.only().is_some() {
-        log.say("listening", &format!("listening on http://{first}/mcp"));
-    }
-    for (_, server) in settings.catalog.iter() {
-        let (name, kind) = (&server.name, admin::kind(&server.target));
-        log.say("listening", &format!("listening on http://{first}/mcp/{name} ({kind})"));
-    }
-    for other in others {
-        log.say("listening", &format!("listening on http://{other} too"));
-    }
-    for addr in ws {
-        log.say("listening", &format!("listening on ws://{addr}"));
-    }
-    if let Some(admin) = admin {
-        let words = format!("admin on http://{admin} (/healthz, /readyz, /metrics)");
-        log.say("admin", &words);
-    }
-    if log.format() == Format::Text {
-        log.say("ready", "ready; stop with Ctrl-C");
-    } else {
-        log.say("ready", "ready");
-    }
 }

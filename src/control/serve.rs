@@ -26,6 +26,10 @@ use crate::shard::event::Question;
 /// Time that shards have, after the requests' own, to close what is left.
 const DRAIN_EXTRA: Duration = Duration::from_secs(2);
 
+/// Time to tell servers that the only client is gone, and again for processes that are left after
+/// that: nobody waits for an answer any more, and whoever started us waits for our end.
+const LEFT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Each step of stopping the processes that shards left behind.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 
@@ -39,6 +43,9 @@ pub(super) enum News {
     Answered { shard: ShardId, ticket: Ticket, reply: Reply },
     /// The thread of a shard has ended; with an error, if it had one.
     ShardEnded { shard: ShardId, outcome: io::Result<()> },
+    /// The one client of standard input and output is gone, and with it the reason to be here.
+    /// An error, if it could not be written to although it was there.
+    ClientLeft { outcome: io::Result<()> },
 }
 
 /// What the loop is built from.
@@ -126,13 +133,15 @@ pub(super) struct Control {
     /// Which shards still run.
     live: Vec<bool>,
     has_failed: bool,
+    /// Time for all processes to be gone.
+    stop_timeout: Duration,
 }
 
 impl Control {
     /// Ready to serve.
     pub(super) fn new(parts: Parts) -> Self {
         let live = vec![true; usize::from(parts.shards)];
-        Self { parts, phase: Phase::Serving, live, has_failed: false }
+        Self { parts, phase: Phase::Serving, live, has_failed: false, stop_timeout: STOP_TIMEOUT }
     }
 
     /// Serves until the end. True: it was asked for; false: something of ours failed.
@@ -184,7 +193,7 @@ impl Control {
             && (until <= now || !self.live.contains(&true))
         {
             self.parts.processes.stop_all(LEFTOVER_GRACE);
-            self.phase = Phase::Stopping { until: now + STOP_TIMEOUT };
+            self.phase = Phase::Stopping { until: now + self.stop_timeout };
         }
         match self.phase {
             Phase::Serving | Phase::Draining { .. } => false,
@@ -277,6 +286,17 @@ impl Control {
                 self.parts.post.send(shard, Parcel::Answered { ticket, reply });
             }
             News::ShardEnded { shard, outcome } => self.shard_ended(shard, &outcome, now),
+            News::ClientLeft { outcome } => {
+                if let Err(error) = outcome {
+                    self.has_failed = true;
+                    let words = format!("standard output can not be written to: {error}");
+                    self.parts.log.say("error", &words);
+                }
+                if let Phase::Serving = self.phase {
+                    self.stop_timeout = LEFT_TIMEOUT;
+                    self.drain_within(LEFT_TIMEOUT, now);
+                }
+            }
         }
     }
 
@@ -304,11 +324,13 @@ impl Control {
     }
 
     fn drain(&mut self, now: Instant) {
-        let deadline = now + self.parts.drain_timeout;
+        self.drain_within(self.parts.drain_timeout, now);
+    }
+
+    fn drain_within(&mut self, timeout: Duration, now: Instant) {
+        let deadline = now + timeout;
         self.parts.draining.store(true, Ordering::Relaxed);
-        self.parts.log.event("draining", |line| {
-            line.number("timeout_seconds", self.parts.drain_timeout.as_secs())
-        });
+        self.parts.log.event("draining", |line| line.number("timeout_seconds", timeout.as_secs()));
         for shard in (0..self.parts.shards).map(ShardId) {
             if self.live.get(usize::from(shard.0)) == Some(&true) {
                 self.parts.post.send(shard, Parcel::Drain { deadline });

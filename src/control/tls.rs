@@ -13,8 +13,7 @@ use crate::upstream::catalog::{Catalog, Target};
 /// a sentence for the operator.
 pub(super) fn client(catalog: &Catalog) -> Result<Option<Arc<ClientConfig>>, String> {
     let is_tls = |target: &Target| match target {
-        Target::Http(endpoint) => endpoint.tls,
-        Target::WebSocket(socket) => socket.endpoint.tls,
+        Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint.tls,
         Target::Stdio(_) => false,
     };
     if !catalog.iter().any(|(_, server)| is_tls(&server.target)) {

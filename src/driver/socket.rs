@@ -145,8 +145,21 @@ impl Stream {
 }
 
 /// Who is at the other end of a Unix socket.
+///
+/// Not with rustix: its process ids are never zero, and the kernel's are for a process that our
+/// namespace does not have, such as one in another container.
+#[expect(unsafe_code, reason = "the standard library has no stable call for it")]
 fn local(socket: &Socket) -> io::Result<Address> {
-    let peer = rustix::net::sockopt::socket_peercred(socket)?;
-    let pid = u32::try_from(peer.pid.as_raw_pid()).unwrap_or(0);
-    Ok(Address::Local { pid, uid: peer.uid.as_raw() })
+    let mut peer = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
+    let size = size_of::<libc::ucred>();
+    let mut len = libc::socklen_t::try_from(size).map_err(io::Error::other)?;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    let value = (&raw mut peer).cast();
+    // SAFETY: `value` points to a live structure of plain numbers, `len` says how long it is, and
+    // both outlive the call, which keeps neither. The descriptor is open while it is borrowed.
+    let status = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value, &raw mut len) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Address::Local { pid: u32::try_from(peer.pid).unwrap_or(0), uid: peer.uid })
 }

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::admission::entrance::Entrance;
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::origin::Policy;
 use crate::ids::{EntranceId, ShardId};
 use crate::limits;
@@ -35,7 +35,7 @@ impl Gateway {
         let settings = Arc::new(Settings {
             catalog: Catalog::default(),
             origins: Policy::default(),
-            entrances: vec![Entrance::http()],
+            entrances: vec![Entrance::of(Protocol::Http)],
             clients_max: usize::MAX,
             message_len_max: limits::MESSAGE_LEN,
             session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,

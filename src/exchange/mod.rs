@@ -34,6 +34,10 @@ pub enum Kind {
     Probe,
     /// The gateway's own `tools/list`, to learn which arguments are mirrored in headers.
     Learn,
+    /// The event stream of an HTTP+SSE server, which is a process here.
+    Open(ProcessId),
+    /// A line for such a server.
+    Line(ProcessId),
 }
 
 /// Where it went.

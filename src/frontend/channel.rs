@@ -6,9 +6,11 @@
 
 use std::time::Instant;
 
+use wire::binary::v1::Dialect;
 use wire::lines::LineReader;
 use wire::ws::Receiver;
 
+use crate::frontend::binary::{FrameReader, Stage};
 use crate::frontend::websocket::WebSocket;
 use crate::ids::{ExchangeId, Peer, SessionKey};
 use crate::upstream::catalog::ServerId;
@@ -18,14 +20,16 @@ use crate::upstream::catalog::ServerId;
 pub struct Channel {
     /// Who it is.
     pub peer: Peer,
-    /// The server that it speaks with.
-    pub server: ServerId,
+    /// The server that it speaks with, unless it names another; none: it has to.
+    pub server: Option<ServerId>,
     /// Bytes to messages.
     pub reader: Reader,
     /// Messages to bytes.
     pub writer: Writer,
     /// The session that its `initialize` opened.
     pub session: Option<SessionKey>,
+    /// Sessions that the gateway opened on its behalf, with servers that it named.
+    pub others: Vec<SessionKey>,
     /// Requests in flight that belong to no session.
     pub exchanges: Vec<ExchangeId>,
     /// Whether the client will send no more.
@@ -47,6 +51,10 @@ pub struct Channel {
 pub enum Reader {
     /// One per line.
     Lines(LineReader),
+    /// They come on other connections; bytes that came on this one and were ignored.
+    Elsewhere(usize),
+    /// Frames of the binary protocol, version 1.
+    Binary(FrameReader),
     /// One per WebSocket message.
     Frames(Box<Receiver>),
     /// It has lent out a message, which is being served.
@@ -60,13 +68,46 @@ pub enum Writer {
     Lines,
     /// One per WebSocket message.
     Frames(Box<WebSocket>),
+    /// Each is an event of a response whose head was sent (HTTP+SSE).
+    Events {
+        /// Whether the body is chunked; otherwise it ends with the connection.
+        is_chunked: bool,
+    },
+    /// Frames of the binary protocol, version 1, which has answers and nothing else.
+    Binary(Dialect, Stage),
+}
+
+impl Writer {
+    /// Whether the client can name a server with each message.
+    pub fn has_namespaces(&self) -> bool {
+        match self {
+            Self::Lines | Self::Frames(_) | Self::Events { .. } => false,
+            Self::Binary(..) => true,
+        }
+    }
+
+    /// Whether the client can be told what it has not asked for.
+    pub fn has_events(&self) -> bool {
+        match self {
+            Self::Lines | Self::Frames(_) | Self::Events { .. } => true,
+            Self::Binary(..) => false,
+        }
+    }
+
+    /// How far a client of the binary protocol is.
+    pub fn stage(&self) -> Option<(Dialect, Stage)> {
+        match self {
+            Self::Binary(dialect, stage) => Some((*dialect, *stage)),
+            Self::Lines | Self::Frames(_) | Self::Events { .. } => None,
+        }
+    }
 }
 
 impl Channel {
     /// A new conversation.
     pub fn new(
         peer: Peer,
-        server: ServerId,
+        server: Option<ServerId>,
         (reader, writer): (Reader, Writer),
         now: Instant,
     ) -> Self {
@@ -76,6 +117,7 @@ impl Channel {
             reader,
             writer,
             session: None,
+            others: Vec::new(),
             exchanges: Vec::new(),
             is_ended: false,
             gathered: 0,
@@ -86,10 +128,22 @@ impl Channel {
         }
     }
 
+    /// Whether its messages are events, and the client's come on other connections.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.writer, Writer::Events { .. })
+    }
+
+    /// All its sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionKey> {
+        self.session.into_iter().chain(self.others.iter().copied())
+    }
+
     /// Bytes of an incomplete message that it holds.
     pub fn gathering(&self) -> usize {
         match &self.reader {
             Reader::Lines(lines) => lines.kept_len(),
+            Reader::Elsewhere(_) => 0,
+            Reader::Binary(frames) => frames.kept_len(),
             Reader::Frames(frames) => frames.memory_len(),
             Reader::Lent => self.gathered,
         }

@@ -3,4 +3,5 @@
 pub mod http;
 pub mod websocket;
 pub mod channel;
+pub mod binary;
 pub mod answer;

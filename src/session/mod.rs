@@ -40,6 +40,8 @@ pub struct Session {
     pub link: Link,
     /// The client's connection, if the session lives on one and has no streams.
     pub channel: Option<ConnId>,
+    /// Whether the client can neither be asked nor told anything.
+    pub is_mute: bool,
     /// Event streams.
     pub replay: Replay,
     /// The pause before its process is started again.
@@ -120,7 +122,7 @@ impl Session {
 
     /// Takes note of a request of the server, or refuses because there are too many.
     pub fn ask(&mut self, id: &[u8]) -> bool {
-        let has_room = self.questions.len() < limits::SESSION_QUESTIONS_MAX;
+        let has_room = self.questions.len() < limits::SESSION_QUESTIONS_MAX && !self.is_mute;
         if has_room {
             self.questions.push(Bytes::copy_from_slice(id));
         }

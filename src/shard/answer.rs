@@ -44,6 +44,13 @@ impl Shard {
             self.exchange_fail(key, Refusal::Full, now);
             return;
         }
+        if let Reply::Channel(conn) = exchange.reply
+            && !self.binary_fits(conn, len)
+        {
+            self.exchange_fail(key, Refusal::TooLarge, now);
+            return;
+        }
+        let Some(exchange) = self.exchanges.get(key) else { return };
         let status = http_status(exchange.era, error);
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
         match reply {
@@ -103,7 +110,7 @@ impl Shard {
             (Reply::Stream(number), Some(session)) => {
                 self.stream_event((session, number), parts, now);
             }
-            (Reply::Channel(conn), _) => self.channel_write(conn, parts, now),
+            (Reply::Channel(conn), _) => self.channel_event(conn, parts, now),
             _ => self.counters.dropped += 1,
         }
     }
@@ -166,7 +173,7 @@ impl Shard {
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if let Some(conn) = session.channel {
-            return self.channel_write(conn, data, now);
+            return self.channel_event(conn, data, now);
         }
         let before = session.replay.kept_len() as u64;
         let pushed = session.replay.push(number, data);
@@ -283,8 +290,15 @@ impl Shard {
 
     /// The gateway answers an exchange in place of its server.
     pub(super) fn exchange_fail(&mut self, key: ExchangeId, refusal: Refusal, now: Instant) {
+        let may_come_back = matches!(refusal, Refusal::Unreachable | Refusal::Died | Refusal::Full);
+        if may_come_back && self.listen_again(key, now) {
+            return;
+        }
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
+        if let Kind::Open(process) | Kind::Line(process) = kind {
+            return self.remote_sse_failed((process, key), refusal, now);
+        }
         let id =
             if exchange.id.is_empty() { Bytes::from_static(b"null") } else { exchange.id.clone() };
         let mut text = Vec::new();

@@ -4,16 +4,18 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use wire::binary::v1::Dialect;
 use wire::http1::write_header;
 use wire::lines::{Line, LineReader, write_line};
 use wire::rpc::{self, Document, Envelope};
 
-use crate::admission::entrance::Protocol;
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::mirror;
 use crate::era;
-use crate::exchange::{Exchange, Kind, Via};
+use crate::exchange::{Kind, Reply, Via};
+use crate::frontend::binary::{FrameReader, Stage};
 use crate::frontend::channel::{Channel, Reader, Writer};
-use crate::ids::{Address, ConnId, ExchangeId, Peer, Socket};
+use crate::ids::{Address, ConnId, ExchangeId, Peer, SessionKey, Socket};
 use crate::limits;
 use crate::message::{Era, Payload, Revision};
 use crate::refusal::Refusal;
@@ -32,21 +34,26 @@ impl Shard {
         now: Instant,
     ) -> bool {
         let entrance = self.settings.entrances.get(usize::from(peer.entrance.0));
-        let Some(entrance) = entrance.filter(|entrance| entrance.speaks(Protocol::Lines)) else {
-            return false;
+        let parts = |entrance: &Entrance| match *entrance.protocols {
+            [Protocol::Lines] => Some((Reader::Lines(LineReader::new()), Writer::Lines)),
+            [Protocol::Binary] => Some(binary_parts()),
+            // HTTP among them: whatever it is, it begins as that.
+            _ => None,
         };
+        let parts = entrance.and_then(|entrance| Some((entrance, parts(entrance)?)));
+        let Some((entrance, parts)) = parts else { return false };
         let is_admitted = match (peer.address, &entrance.users) {
             (Address::Local { uid, .. }, Some(users)) => users.contains(&uid),
             _ => true,
         };
         let server = entrance.server.or_else(|| self.settings.catalog.only());
-        let (Some(server), true) = (server, is_admitted) else {
+        let has_server = server.is_some() || parts.1.has_namespaces();
+        if !has_server || !is_admitted {
             self.report_stranger(peer, now);
             self.counters.accept_refused += 1;
             self.actions.push_back(Action::Discard { socket });
             return true;
-        };
-        let parts = (Reader::Lines(LineReader::new()), Writer::Lines);
+        }
         let channel = Channel::new(peer, server, parts, now);
         let Some(conn) = self.open(Role::Channel(Box::new(channel))) else {
             self.counters.accept_refused += 1;
@@ -57,7 +64,8 @@ impl Shard {
         self.counters.clients += 1;
         self.counters.accepted += u64::from(moves == 0);
         self.actions.push_back(Action::Receive { conn, socket });
-        if let Some(to) = self.home_of(server).filter(|_| moves == 0) {
+        self.wish_conn(conn, now + limits::HEAD_TIMEOUT);
+        if let Some(to) = server.and_then(|server| self.home_of(server)).filter(|_| moves == 0) {
             // One process serves everybody: whoever speaks with it has to be where it is.
             self.conns.remove(conn);
             self.counters.clients -= 1;
@@ -68,8 +76,34 @@ impl Shard {
         true
     }
 
+    /// Whether a client that seemed to speak HTTP speaks the binary protocol: then it does so from
+    /// its first byte on, and these are all its bytes so far.
+    pub(super) fn channel_sniffed(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
+        let Some(client) = self.client_mut(conn) else { return false };
+        let (peer, is_first) = (client.peer, client.requests == 0 && client.near.is_none());
+        let entrance = self.settings.entrances.get(usize::from(peer.entrance.0));
+        let is_spoken = entrance.is_some_and(|entrance| entrance.speaks(Protocol::Binary));
+        if !is_first || !is_spoken || !bytes.starts_with(b"MCP") {
+            return false;
+        }
+        if !matches!(bytes.get(3), Some(b'B' | 0)) {
+            return false;
+        }
+        let server = entrance.and_then(|entrance| entrance.server);
+        let server = server.or_else(|| self.settings.catalog.only());
+        let Some(entry) = self.conns.get_mut(conn) else { return false };
+        let Role::Client(client) = &entry.role else { return false };
+        let channel = Channel::new(peer, server, binary_parts(), client.opened_at);
+        self.counters.gathered -= client.gathered as u64;
+        entry.role = Role::Channel(Box::new(channel));
+        true
+    }
+
     pub(super) fn channel_received(&mut self, conn: ConnId, bytes: &mut [u8], now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
+        if channel.is_stream() {
+            return self.sse_received(conn, bytes.len(), now);
+        }
         channel.received += bytes.len() as u64;
         self.counters.received_bytes += bytes.len() as u64;
         self.channel_takes(conn, bytes, now);
@@ -100,7 +134,8 @@ impl Shard {
                 }
             }
             Reader::Frames(frames) => self.socket_received(conn, frames, bytes, now),
-            Reader::Lent => {}
+            Reader::Binary(frames) => self.binary_received(conn, frames, bytes, now),
+            Reader::Elsewhere(_) | Reader::Lent => {}
         }
         if let Some(channel) = self.channel_mut(conn) {
             channel.reader = reader;
@@ -125,23 +160,46 @@ impl Shard {
 
     /// One message, or a batch of them.
     pub(super) fn channel_message(&mut self, conn: ConnId, payload: &Payload<'_>, now: Instant) {
+        match self.channel_document(conn, payload.bytes()) {
+            Ok(document) => self.channel_serve(conn, payload, &document, now),
+            Err(refusal) => self.refuse(conn, refusal, b"null", now),
+        }
+    }
+
+    /// What a client sent, if it is something that it may send.
+    pub(super) fn channel_document(&self, conn: ConnId, bytes: &[u8]) -> Result<Document, Refusal> {
+        let document = rpc::document(bytes, self.rpc_limits()).map_err(Refusal::Rpc)?;
+        match &document {
+            Document::Message(envelope) if has_long_id(envelope) => Err(Refusal::LongId),
+            Document::Message(_) => Ok(document),
+            Document::Batch => {
+                let session = match self.conns.get(conn).map(|entry| &entry.role) {
+                    Some(Role::Channel(channel)) => channel.session,
+                    _ => None,
+                };
+                let revision = session.and_then(|key| self.sessions.get(key)).map(|s| s.revision);
+                let has_batches = revision == Some(Revision::V2025_03_26);
+                let parts = wire::json::elements(bytes, limits::DEPTH_MAX);
+                let is_long = limits::BATCH_MAX < parts.take(limits::BATCH_MAX + 1).count();
+                if has_batches && !is_long { Ok(document) } else { Err(Refusal::Batch) }
+            }
+        }
+    }
+
+    pub(super) fn channel_serve(
+        &mut self,
+        conn: ConnId,
+        payload: &Payload<'_>,
+        document: &Document,
+        now: Instant,
+    ) {
         let bytes = payload.bytes();
         let Some(channel) = self.channel_mut(conn) else { return };
         channel.messages += 1;
-        let session = channel.session;
-        match rpc::document(bytes, self.rpc_limits()) {
-            Ok(Document::Message(envelope)) => self.channel_one(conn, payload, &envelope, now),
-            Ok(Document::Batch) => {
-                let revision = session.and_then(|key| self.sessions.get(key)).map(|s| s.revision);
-                let has_batches = revision == Some(Revision::V2025_03_26);
-                let spans: Vec<_> = wire::json::elements(bytes, limits::DEPTH_MAX)
-                    .take(limits::BATCH_MAX + 1)
-                    .filter_map(Result::ok)
-                    .collect();
-                if !has_batches || limits::BATCH_MAX < spans.len() {
-                    return self.refuse(conn, Refusal::Batch, b"null", now);
-                }
-                for span in spans {
+        match document {
+            Document::Message(envelope) => self.channel_one(conn, payload, envelope, now),
+            Document::Batch => {
+                for span in wire::json::elements(bytes, limits::DEPTH_MAX).filter_map(Result::ok) {
                     let part = span.get(bytes);
                     match rpc::scan(part, self.rpc_limits()) {
                         Ok(envelope) => {
@@ -151,11 +209,10 @@ impl Shard {
                     }
                 }
             }
-            Err(error) => self.refuse(conn, Refusal::Rpc(error), b"null", now),
         }
     }
 
-    fn channel_one(
+    pub(super) fn channel_one(
         &mut self,
         conn: ConnId,
         payload: &Payload<'_>,
@@ -165,8 +222,11 @@ impl Shard {
         let bytes = payload.bytes();
         let Some(channel) = self.channel_mut(conn) else { return };
         let (server, session) = (channel.server, channel.session);
-        let spans = [envelope.id, envelope.progress_token, envelope.request_id];
-        if spans.into_iter().flatten().any(|id| limits::ID_LEN_MAX < id.len()) {
+        let Some(server) = server else {
+            let id = envelope.id.map_or(&b"null"[..], |id| id.get(bytes));
+            return self.refuse(conn, Refusal::NoDefaultServer, id, now);
+        };
+        if has_long_id(envelope) {
             return self.refuse(conn, Refusal::LongId, b"null", now);
         }
         let Ok(era) = era::classify(bytes, envelope, None) else { return };
@@ -247,20 +307,29 @@ impl Shard {
     }
 
     /// Header lines for an HTTP server, which a client that speaks HTTP would have sent.
-    fn channel_headers(
+    pub(super) fn channel_headers(
         &self,
         server: ServerId,
-        (era, session): (Era, Option<crate::ids::SessionKey>),
+        (era, session): (Era, Option<SessionKey>),
         bytes: &[u8],
         envelope: &Envelope,
     ) -> Bytes {
         let target = self.settings.catalog.get(server).map(|server| &server.target);
-        if !matches!(target, Some(Target::Http(_))) {
+        if !matches!(target, Some(Target::Http(..))) {
             return Bytes::new();
         }
         let mut lines = Vec::new();
         match era {
-            Era::Modern => mirror::write(&mut lines, bytes, envelope),
+            Era::Modern => {
+                mirror::write(&mut lines, bytes, envelope);
+                let pool = self.pools.get(usize::from(server.0));
+                if let (Some(name), Some(pool)) = (envelope.name, pool)
+                    && envelope.method.is_some_and(|method| method.eq(bytes, "tools/call"))
+                {
+                    let params = envelope.params.map(|params| params.get(bytes));
+                    pool.params.write(&mut lines, &name.decode(bytes), params.unwrap_or_default());
+                }
+            }
             Era::Legacy => {
                 let session = session.and_then(|key| self.sessions.get(key));
                 let revision = session.map(|session| session.revision);
@@ -271,6 +340,20 @@ impl Shard {
             }
         }
         Bytes::from(lines)
+    }
+
+    /// An HTTP server has answered a client that speaks no HTTP. From its tools it is learned which
+    /// headers the client's calls need.
+    pub(super) fn channel_learns(&mut self, key: ExchangeId, result: &[u8]) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let is_list = exchange.era == Era::Modern && &*exchange.label.method == b"tools/list";
+        if let Some(pool) = self.pools.get_mut(usize::from(exchange.server.0))
+            && is_list
+            && let Reply::Channel(_) = exchange.reply
+        {
+            // The client asks for the next page itself.
+            let _next = pool.params.learn(result);
+        }
     }
 
     /// What an HTTP server says of its own accord is listened to for as long as the client is
@@ -292,14 +375,43 @@ impl Shard {
         self.http_send(exchange, now);
     }
 
-    /// Writes a message to the client.
+    /// The stream on which an HTTP server speaks of its own accord is broken: it is asked for again
+    /// for as long as the client is there, which has no way to ask itself. Each pause is longer
+    /// than the one before, until something comes.
+    pub(super) fn listen_again(&mut self, key: ExchangeId, now: Instant) -> bool {
+        let session = self.exchanges.get(key).filter(|exchange| exchange.kind == Kind::Listen);
+        let session = session.and_then(|exchange| self.sessions.get(exchange.session?));
+        let has_channel = session.is_some_and(|session| session.channel.is_some());
+        let Some(exchange) = self.exchanges.get_mut(key).filter(|_| has_channel) else {
+            return false;
+        };
+        let pause = exchange.retry.max(limits::RESTART_MIN);
+        let longer = pause * 2_u32.pow(u32::from(exchange.resumed.min(9)));
+        exchange.via = Via::Nothing;
+        exchange.resumed = exchange.resumed.saturating_add(1);
+        exchange.resume_at = Some(now + longer.min(limits::RESTART_MAX).max(pause));
+        self.watch(key, now);
+        true
+    }
+
+    /// Writes an answer to the client.
     pub(super) fn channel_write(&mut self, conn: ConnId, parts: &[&[u8]], now: Instant) {
         let Some(channel) = self.channel_mut(conn) else { return };
         match channel.writer {
             Writer::Lines => self.write(conn, |output| write_line(output.tail(), parts)),
+            Writer::Events { .. } => self.sse_event(conn, parts),
+            Writer::Binary(dialect, _) => self.binary_write(conn, dialect, parts),
             Writer::Frames(_) => self.socket_write(conn, parts),
         }
         self.stall_channel(conn, now);
+    }
+
+    /// Writes what the client has not asked for, if it can be told such things.
+    pub(super) fn channel_event(&mut self, conn: ConnId, parts: &[&[u8]], now: Instant) {
+        match self.channel_mut(conn) {
+            Some(channel) if channel.writer.has_events() => self.channel_write(conn, parts, now),
+            _ => self.counters.dropped += 1,
+        }
     }
 
     /// Answers a message with a refusal. What is no request gets no answer, unless it cannot be
@@ -313,7 +425,12 @@ impl Shard {
     ) {
         let is_unclear = matches!(
             refusal,
-            Refusal::Rpc(_) | Refusal::Batch | Refusal::TooLarge | Refusal::LongId | Refusal::Full
+            Refusal::Rpc(_)
+                | Refusal::Envelope
+                | Refusal::Batch
+                | Refusal::TooLarge
+                | Refusal::LongId
+                | Refusal::Full
         );
         if id == b"null" && !is_unclear {
             self.counters.dropped += 1;
@@ -323,123 +440,16 @@ impl Shard {
         refusal.write_error(&mut text, id, requested);
         self.channel_write(conn, &[&text], now);
     }
+}
 
-    /// Requests of the client that are not answered. A subscription never is: nobody waits for
-    /// the end of it.
-    pub(super) fn channel_exchanges(&self, conn: ConnId) -> Vec<ExchangeId> {
-        let Some(Role::Channel(channel)) = self.conns.get(conn).map(|entry| &entry.role) else {
-            return Vec::new();
-        };
-        let session = channel.session.and_then(|key| self.sessions.get(key));
-        let of_session = session.map(|session| session.exchanges.as_slice()).unwrap_or_default();
-        let is_request = |key: &&ExchangeId| {
-            let exchange = self.exchanges.get(**key);
-            exchange.is_some_and(|it| {
-                matches!(it.kind, Kind::Request | Kind::Initialize) && !it.is_subscription
-            })
-        };
-        of_session.iter().chain(&channel.exchanges).filter(is_request).copied().collect()
-    }
+/// Whether an id of a message is too long to be kept.
+fn has_long_id(envelope: &Envelope) -> bool {
+    let ids = [envelope.id, envelope.progress_token, envelope.request_id];
+    ids.into_iter().flatten().any(|id| limits::ID_LEN_MAX < id.len())
+}
 
-    /// An exchange of this channel is over.
-    pub(super) fn channel_left(&mut self, conn: ConnId, key: ExchangeId, now: Instant) {
-        let Some(channel) = self.channel_mut(conn) else { return };
-        channel.exchanges.retain(|other| *other != key);
-        self.channel_rests(conn, now);
-    }
-
-    /// Closes the channel if nobody has anything to say any more.
-    pub(super) fn channel_rests(&mut self, conn: ConnId, now: Instant) {
-        let is_draining = self.draining.is_some();
-        let Some(channel) = self.channel_mut(conn) else { return };
-        let why = match (channel.is_ended, is_draining) {
-            (true, _) => "client closed",
-            (false, true) => "draining",
-            (false, false) => return,
-        };
-        if self.channel_exchanges(conn).is_empty() {
-            self.channel_close(conn, why, now);
-        }
-    }
-
-    /// The client will send no more. What it asked for is still answered, for a while.
-    pub(super) fn channel_ended(&mut self, conn: ConnId, now: Instant) {
-        let Some(channel) = self.channel_mut(conn) else { return };
-        if matches!(channel.writer, Writer::Frames(_)) {
-            // A WebSocket has a close frame for this; without one, it broke (RFC 6455 §7.1.5).
-            return self.channel_lost(conn, "client closed", now);
-        }
-        channel.is_ended = true;
-        channel.heard_at = now;
-        self.wish_conn(conn, now + limits::LAST_ANSWERS_TIME);
-        self.channel_rests(conn, now);
-    }
-
-    pub(super) fn channel_tick(&mut self, conn: ConnId, now: Instant) {
-        let Some(channel) = self.channel_mut(conn) else { return };
-        let limit = match (channel.is_ended, channel.gathered) {
-            (true, _) => limits::LAST_ANSWERS_TIME,
-            (false, 0) => return self.socket_tick(conn, now),
-            (false, _) => limits::BODY_TIMEOUT,
-        };
-        let (at, is_ended) = (channel.heard_at + limit, channel.is_ended);
-        if now < at {
-            self.wish_conn(conn, at);
-        } else {
-            let why = if is_ended { "client closed" } else { "sends too slowly" };
-            self.channel_close(conn, why, now);
-        }
-    }
-
-    /// The connection broke, or the client must go: it will not read what it has not read.
-    pub(super) fn channel_lost(&mut self, conn: ConnId, why: &'static str, now: Instant) {
-        if let Some(entry) = self.conns.get_mut(conn) {
-            let unsent = entry.output.take();
-            if let Role::Channel(channel) = &mut entry.role
-                && let Writer::Frames(socket) = &mut channel.writer
-            {
-                // A frame may be cut: another would be read as the rest of it.
-                socket.is_over |= !unsent.is_empty();
-            }
-        }
-        self.channel_close(conn, why, now);
-    }
-
-    /// Ends the conversation: what it waited for is cancelled, its session ends.
-    pub(super) fn channel_close(&mut self, conn: ConnId, why: &'static str, now: Instant) {
-        if self.channel_mut(conn).is_none() {
-            return;
-        }
-        self.socket_says_why(conn, why);
-        self.report_closed(conn, why, now);
-        let Some(mut entry) = self.conns.remove(conn) else { return };
-        let Role::Channel(channel) = entry.role else { return };
-        self.counters.clients -= 1;
-        self.counters.gathered -= channel.gathered as u64;
-        self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
-        for key in channel.exchanges {
-            self.exchange_cancel(key, now);
-        }
-        if let Some(session) = channel.session {
-            self.session_end(session, why, now);
-        }
-    }
-
-    /// The connections that bring something for this client and for nobody else.
-    pub(super) fn channel_feeds(&self, conn: ConnId) -> Vec<ConnId> {
-        let Some(Role::Channel(channel)) = self.conns.get(conn).map(|entry| &entry.role) else {
-            return Vec::new();
-        };
-        let via_http = |exchange: &Exchange| match exchange.via {
-            Via::Http(conn) => Some(conn),
-            Via::Nothing | Via::Process(..) => None,
-        };
-        let mut feeds: Vec<ConnId> = channel
-            .exchanges
-            .iter()
-            .filter_map(|key| self.exchanges.get(*key).and_then(via_http))
-            .collect();
-        feeds.extend(channel.session.map(|key| self.feeds(key)).unwrap_or_default());
-        feeds
-    }
+/// The first frame tells the dialect.
+fn binary_parts() -> (Reader, Writer) {
+    let writer = Writer::Binary(Dialect::Short, Stage::Negotiation);
+    (Reader::Binary(FrameReader::default()), writer)
 }

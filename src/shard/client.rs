@@ -9,10 +9,11 @@ use wire::http1::{self, BodyDecoder, HeaderSlots, RequestHead, Version};
 use crate::admission::media;
 use crate::frontend::answer::{EVENT_STREAM, write_preflight};
 use crate::frontend::http::{Busy, Chunked, Client, Framing};
-use crate::ids::{ConnId, EntranceId, Peer, Socket};
+use crate::ids::{ConnId, Peer, ShardId, Socket};
 use crate::limits;
 use crate::message::Payload;
 use crate::refusal::{Answer, Refusal};
+use crate::session::id::SessionId;
 use crate::shard::event::{Action, Letter};
 use crate::shard::tunnel::Raw;
 use crate::shard::{Role, Shard, Timer};
@@ -33,10 +34,14 @@ enum Progress {
 
 /// What a request asks for, as far as its head tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
+pub(super) enum Target {
     Post(ServerId),
     Get(ServerId),
     Delete(ServerId),
+    /// The event stream of HTTP+SSE.
+    Stream(ServerId),
+    /// A message for such a stream.
+    Message(Option<SessionId>),
     Preflight,
     Upgrade(ServerId),
 }
@@ -46,7 +51,12 @@ impl Target {
     fn server(self) -> Option<ServerId> {
         match self {
             Self::Post(server) => Some(server),
-            Self::Get(_) | Self::Delete(_) | Self::Preflight | Self::Upgrade(_) => None,
+            Self::Get(_)
+            | Self::Delete(_)
+            | Self::Stream(_)
+            | Self::Message(_)
+            | Self::Preflight
+            | Self::Upgrade(_) => None,
         }
     }
 }
@@ -184,6 +194,9 @@ impl Shard {
                 self.pause(conn);
                 return;
             }
+            if self.channel_sniffed(conn, rest) {
+                return self.channel_takes(conn, &mut rest.to_vec(), now);
+            }
             let mut slots = HeaderSlots::new();
             let progress = match http1::request(rest, &mut slots, HEAD_LIMITS) {
                 Err(error) => {
@@ -264,7 +277,10 @@ impl Shard {
         };
         let is_elsewhere = match target {
             Target::Upgrade(server) => self.upgrade_moves(conn, (head, server), raw, now),
-            _ => self.hand_over(conn, (head, target.server()), raw, now),
+            _ => {
+                let owner = self.client_owner(head, target);
+                self.hand_over(conn, (owner, target), raw, now)
+            }
         };
         if is_elsewhere {
             // The connection may have moved, with all that follows.
@@ -291,8 +307,7 @@ impl Shard {
         head: &RequestHead<'_, '_>,
         len: usize,
     ) -> Result<Target, Refusal> {
-        let entrance = self.client_mut(conn).map(|client| client.peer.entrance);
-        let target = self.client_target(head, entrance.ok_or(Refusal::Fault)?);
+        let target = self.client_target(conn, head);
         if target != Err(Refusal::Origin)
             && target != Err(Refusal::Host)
             && let Some(client) = self.client_mut(conn)
@@ -364,13 +379,12 @@ impl Shard {
             return None;
         };
         let body = Bytes::from(body);
-        let entrance = self.client_mut(conn)?.peer.entrance;
-        match self.client_target(&item, entrance) {
+        match self.client_target(conn, &item) {
             Err(refusal) => self.refuse(conn, refusal, b"null", now),
             Ok(target) => {
-                let from = (&item, target.server());
+                let owner = self.client_owner(&item, target);
                 let raw = Raw { request: &head, chunked: Some(&body), behind: bytes };
-                if !self.hand_over(conn, from, raw, now) {
+                if !self.hand_over(conn, (owner, target), raw, now) {
                     self.client_serve(conn, (&item, target), &Payload::Whole(body), now);
                 }
             }
@@ -407,11 +421,7 @@ impl Shard {
     }
 
     /// Whom a request is for, or why it is refused, as far as the head tells.
-    fn client_target(
-        &self,
-        head: &RequestHead<'_, '_>,
-        entrance: EntranceId,
-    ) -> Result<Target, Refusal> {
+    fn client_target(&self, conn: ConnId, head: &RequestHead<'_, '_>) -> Result<Target, Refusal> {
         let headers = &head.headers;
         let host = headers.get("host").unwrap_or_default();
         if !self.settings.origins.admits_host(host) {
@@ -422,10 +432,15 @@ impl Shard {
         if headers.get_all("origin").any(is_foreign) {
             return Err(Refusal::Origin);
         }
-        if let Some(server) = self.upgrade_target(head, entrance) {
+        let path = path_of(head.target);
+        let entrance = self.entrance_of(conn);
+        if let Some(server) = entrance.and_then(|entrance| self.upgrade_target(head, entrance)) {
             return server.map(Target::Upgrade);
         }
-        let server = self.client_route(head.target)?;
+        if let Some(target) = self.sse_target(conn, head, path) {
+            return target;
+        }
+        let server = self.client_route(path.0)?;
         let accepts = |wanted| media::accepts(headers.get_all("accept"), wanted);
         match head.method {
             "POST" => {
@@ -449,9 +464,21 @@ impl Shard {
         }
     }
 
-    /// The server of a request target: `/mcp` or `/mcp/{server}`.
-    pub(super) fn client_route(&self, target: &str) -> Result<ServerId, Refusal> {
-        let name = path_of(target).strip_prefix("/mcp").ok_or(Refusal::Path)?;
+    /// The other shard that must serve a request.
+    fn client_owner(&self, head: &RequestHead<'_, '_>, target: Target) -> Option<ShardId> {
+        match target {
+            Target::Stream(server) => self.home_of(server),
+            Target::Message(id) => {
+                let owner = id?.owner(self.identity.shards);
+                (owner != self.identity.id).then_some(owner)
+            }
+            other => self.owner_of(head, other.server()),
+        }
+    }
+
+    /// The server of a path: `/mcp` or `/mcp/{server}`.
+    pub(super) fn client_route(&self, path: &str) -> Result<ServerId, Refusal> {
+        let name = path.strip_prefix("/mcp").ok_or(Refusal::Path)?;
         match name.strip_prefix('/') {
             None if name.is_empty() => self.settings.catalog.only().ok_or(Refusal::NoDefaultServer),
             None => Err(Refusal::Path),
@@ -482,6 +509,8 @@ impl Shard {
             Target::Get(server) => self.get(conn, head, server, now),
             Target::Delete(server) => self.delete(conn, head, server, now),
             Target::Upgrade(server) => self.upgrade(conn, head, server, now),
+            Target::Stream(server) => self.sse_open(conn, server, now),
+            Target::Message(id) => self.sse_post(conn, id, body, now),
             Target::Preflight => {
                 let origin = origin.unwrap_or_default();
                 let asked = head.headers.get("access-control-request-headers").unwrap_or_default();
@@ -631,11 +660,11 @@ impl Shard {
     }
 }
 
-/// The path of a request target, which may be a whole URL (RFC 9112 §3.2.2).
-pub(super) fn path_of(target: &str) -> &str {
+/// Path and query of a request target, which may be a whole URL (RFC 9112 §3.2.2).
+pub(super) fn path_of(target: &str) -> (&str, &str) {
     let path = match target.split_once("://") {
         Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
         None => target,
     };
-    path.split('?').next().unwrap_or_default()
+    path.split_once('?').unwrap_or((path, ""))
 }

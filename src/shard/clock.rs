@@ -52,7 +52,7 @@ impl Shard {
             Some(Role::Client(_)) => self.client_tick(conn, now),
             Some(Role::Channel(_)) => self.channel_tick(conn, now),
             Some(Role::Server(_)) => self.server_tick(conn, now),
-            Some(Role::Process(process)) => self.remote_tick(*process, conn, now),
+            Some(Role::Process(process)) => self.remote_ws_tick(*process, conn, now),
             None => {}
         }
     }
@@ -143,7 +143,7 @@ impl Shard {
     pub(super) fn quiet_time(&self, server: ServerId, session: Option<SessionKey>) -> Duration {
         match session.and_then(|key| self.sessions.get(key)) {
             Some(session)
-                if Revision::V2025_11_25 <= session.revision && self.upkeep(server).is_some() =>
+                if Revision::V2025_11_25 <= session.revision && self.is_process(server) =>
             {
                 limits::RESUMABLE_QUIET_TIME
             }
@@ -177,8 +177,8 @@ impl Shard {
         self.watch(key, now);
     }
 
-    /// A server that is paused because its client reads slowly is not late: the client has
-    /// `SEND_TIMEOUT` for each step.
+    /// A server that is not listened to, because a client reads slowly, is not late: the client
+    /// has `SEND_TIMEOUT` for each step.
     fn excuse_held(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let client = match (exchange.reply, exchange.session) {
@@ -188,8 +188,14 @@ impl Shard {
             }
             (reply, _) => reply.client(),
         };
-        let entry = client.and_then(|client| self.conns.get(client));
-        if entry.is_some_and(|entry| entry.holds_producer) {
+        let server = match exchange.via {
+            Via::Http(conn) => Some(conn),
+            Via::Process(process, _) => self.process_conn(process),
+            Via::Nothing => None,
+        };
+        let entry = |conn: ConnId| self.conns.get(conn);
+        let is_holding = client.and_then(entry).is_some_and(|entry| entry.holds_producer);
+        if is_holding || server.and_then(entry).is_some_and(|entry| entry.is_paused) {
             self.exchange_alive(key, now);
         }
     }

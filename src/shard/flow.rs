@@ -72,7 +72,7 @@ impl Shard {
         true
     }
 
-    fn is_far_behind(&self, client: ConnId) -> bool {
+    pub(super) fn is_far_behind(&self, client: ConnId) -> bool {
         self.settings.message_len_max + limits::OUTPUT_SHARED_MAX < self.unread(client)
     }
 
@@ -111,10 +111,14 @@ impl Shard {
     }
 
     /// The client has read: what feeds it may go on.
-    pub(super) fn release_producer(&mut self, client: ConnId, _now: Instant) {
+    pub(super) fn release_producer(&mut self, client: ConnId, now: Instant) {
         if self.channel_mut(client).is_some() {
             for conn in self.channel_feeds(client) {
                 self.resume(conn);
+            }
+            for key in self.channel_exchanges(client) {
+                // Whoever was to answer could not get through to us.
+                self.exchange_alive(key, now);
             }
             self.resume(client);
             return;
@@ -130,6 +134,11 @@ impl Shard {
             Some(Busy::Stream(session, _)) => {
                 for conn in self.feeds(session) {
                     self.resume(conn);
+                }
+                let exchanges = self.sessions.get(session).map(|it| it.exchanges.clone());
+                for key in exchanges.unwrap_or_default() {
+                    // One slow stream has kept the session's process from answering the others.
+                    self.exchange_alive(key, now);
                 }
             }
             Some(Busy::No | Busy::Tunnel(_)) | None => {}

@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 
 use crate::admission::params::Params;
 use crate::backend::http::{Request, ServerConn};
+use crate::backend::stdio::Process;
 use crate::backend::tls;
 use crate::exchange::{Kind, Via};
 use crate::ids::{ConnId, ExchangeId, ProcessId, Ticket};
@@ -20,7 +21,7 @@ use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::shard::event::{Action, Question};
 use crate::shard::{Asked, Role, Shard};
-use crate::upstream::catalog::{Endpoint, Server, ServerId, Target};
+use crate::upstream::catalog::{Endpoint, Secret, Server, ServerId, Target};
 use crate::upstream::restart::Restart;
 
 /// What one shard has of one server.
@@ -46,16 +47,21 @@ pub(super) struct Pool {
     pub(super) initialize: Option<Bytes>,
     /// Until when the server is known to understand only `initialize`.
     pub(super) legacy_until: Option<Instant>,
-    /// Which arguments of the tools are mirrored in headers, for a process.
+    /// Which arguments of the tools are mirrored in headers: as a process said, or as an HTTP
+    /// server said to clients that speak no HTTP.
     pub(super) params: Params,
     /// The pause before a process for everybody is started again.
     pub(super) restart: Restart,
+    /// Whether the server was found to speak HTTP+SSE.
+    pub(super) is_sse: bool,
+    /// Connections that are the streams of such a server.
+    streams: usize,
 }
 
 impl Pool {
     pub(super) fn new(server: &Server) -> Self {
         let (literal, conns_max) = match &server.target {
-            Target::Http(endpoint) => {
+            Target::Http(_, endpoint) => {
                 let ip = endpoint.host.parse::<IpAddr>().ok();
                 (ip.map(|ip| SocketAddr::new(ip, endpoint.port)), endpoint.conns_max)
             }
@@ -75,7 +81,20 @@ impl Pool {
             legacy_until: None,
             params: Params::default(),
             restart: Restart::default(),
+            is_sse: false,
+            streams: 0,
         }
+    }
+
+    /// Counts a stream, if a connection for messages is left.
+    pub(super) fn open_stream(&mut self) -> bool {
+        let has_room = self.streams + 1 < self.conns_max;
+        self.streams += usize::from(has_room);
+        has_room
+    }
+
+    pub(super) fn close_stream(&mut self) {
+        self.streams = self.streams.saturating_sub(1);
     }
 }
 
@@ -86,7 +105,7 @@ impl Shard {
 
     fn endpoint(&self, server: ServerId) -> Option<&Endpoint> {
         match &self.settings.catalog.get(server)?.target {
-            Target::Http(endpoint) => Some(endpoint),
+            Target::Http(_, endpoint) => Some(endpoint),
             Target::Stdio(_) | Target::WebSocket(_) => None,
         }
     }
@@ -231,7 +250,11 @@ impl Shard {
             Some(Link::Http { id, .. }) if exchange.kind != Kind::Handshake => id.clone(),
             _ => None,
         };
-        let is_get = exchange.kind == Kind::Listen || exchange.resumed != 0;
+        let is_get = matches!(exchange.kind, Kind::Listen | Kind::Open(_)) || exchange.resumed != 0;
+        let stream = match exchange.kind {
+            Kind::Line(id) => self.processes.get(&id).and_then(Process::stream),
+            _ => None,
+        };
         let method = match exchange.kind {
             Kind::Delete => "DELETE",
             _ if is_get => "GET",
@@ -242,12 +265,13 @@ impl Shard {
         let id = if exchange.kind == Kind::Delete { Some(exchange.message.clone()) } else { id };
         let request = Request {
             method,
+            target: stream.and_then(|it| it.target.as_ref()).map(Secret::reveal),
             session: id.as_deref().filter(|_| exchange.era == Era::Legacy),
             headers: &exchange.headers,
             last_event_id: exchange.last_event_id.as_deref().filter(|_| is_get),
             body: (method == "POST").then_some(&exchange.message),
         };
-        let Some(Target::Http(endpoint)) =
+        let Some(Target::Http(_, endpoint)) =
             self.settings.catalog.get(exchange.server).map(|server| &server.target)
         else {
             return;

@@ -6,11 +6,15 @@
 //! ```text
 //! client   bytes of clients become requests, one at a time per connection
 //! channel  bytes of clients become messages, on connections that carry nothing else
+//! sse      messages of clients in POSTs, and to them on one event stream
+//! hangup   their end
+//! binary   the same in the frames of the binary protocol
 //! websocket  HTTP connections become channels, in frames and with pings
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
 //! stdio    exchanges to and from child processes     process  their lives
-//! remote   servers by WebSocket, in the place of processes
+//! remote   servers that are reached by URL and served like processes:
+//! remote_sse  those that speak HTTP+SSE              remote_ws  those by WebSocket
 //! http     exchanges to HTTP servers                 respond  and what comes back
 //! answer   answers to clients: one response, or events of a stream
 //! flow     back-pressure         revive   sessions that a server has lost
@@ -22,12 +26,17 @@ pub mod event;
 pub mod settings;
 mod client;
 mod channel;
+mod hangup;
+mod sse;
+mod binary;
 mod websocket;
 mod post;
 mod session;
 mod stdio;
 mod process;
 mod remote;
+mod remote_sse;
+mod remote_ws;
 mod http;
 mod respond;
 mod revive;
@@ -63,6 +72,7 @@ use crate::shard::drain::Rest;
 use crate::shard::event::{Action, Answer, Event};
 use crate::shard::http::Pool;
 use crate::shard::settings::{Identity, Settings};
+use crate::shard::sse::Streams;
 use crate::table::Table;
 use crate::telemetry::counters::Counters;
 use crate::timers::{Timers, Wish};
@@ -84,6 +94,8 @@ pub struct Shard {
     processes: HashMap<ProcessId, Process, RandomState>,
     /// Ends of tunnels, by the client connection at the other shard.
     tunnels: HashMap<(ShardId, ConnId), ConnId, RandomState>,
+    /// Event streams of clients that send their messages on other connections.
+    streams: Streams,
     /// Per server, in the order of the catalog.
     pools: Vec<Pool>,
     /// Questions to the control thread.
@@ -170,6 +182,7 @@ impl Shard {
             session_keys: HashMap::default(),
             processes: HashMap::default(),
             tunnels: HashMap::default(),
+            streams: Streams::default(),
             pools,
             questions: HashMap::default(),
             next_ticket: 0,
@@ -255,7 +268,7 @@ impl Shard {
                 self.client_adopted(socket, peer, (bytes, moves), now);
             }
             Event::Connected { conn } => match self.conns.get(conn).map(|entry| &entry.role) {
-                Some(Role::Process(process)) => self.remote_connected(*process),
+                Some(Role::Process(process)) => self.remote_ws_connected(*process),
                 _ => self.server_connected(conn, now),
             },
             Event::Received { conn, bytes } => self.received(conn, bytes, now),
@@ -320,9 +333,9 @@ impl Shard {
             }
             (Some(Asked::Resolve(server)), _) => self.pool_resolved(server, None, now),
             (Some(Asked::Locate(process)), Answer::Resolved(addrs)) => {
-                self.remote_located(process, Some(addrs), now);
+                self.remote_ws_located(process, Some(addrs), now);
             }
-            (Some(Asked::Locate(process)), _) => self.remote_located(process, None, now),
+            (Some(Asked::Locate(process)), _) => self.remote_ws_located(process, None, now),
             (Some(Asked::Start(process)), Answer::Started { socket }) => {
                 self.process_started(process, socket, now);
             }
@@ -360,7 +373,7 @@ impl Shard {
         }
         self.near_sent(conn);
         self.socket_sent(conn, now);
-        self.remote_sent(conn, now);
+        self.remote_ws_sent(conn, now);
     }
 
     /// Adds a connection to the table, if there is room.
@@ -441,6 +454,7 @@ impl Shard {
     /// Every invariant that spans fields. Runs after every event outside release builds.
     fn check(&self) {
         debug_assert_eq!(self.sessions.len(), self.session_keys.len());
+        debug_assert!(self.streams.len() <= self.conns.len());
         debug_assert!(self.ready.is_empty());
         debug_assert!(self.dirty.is_empty());
     }

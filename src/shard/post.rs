@@ -116,7 +116,7 @@ impl Shard {
     /// The headers that go on to the server as they are, if it is one that reads headers.
     fn forwarded(&self, server: ServerId, headers: &Headers<'_, '_>) -> Bytes {
         let target = self.settings.catalog.get(server).map(|server| &server.target);
-        if !matches!(target, Some(Target::Http(_))) {
+        if !matches!(target, Some(Target::Http(..))) {
             return Bytes::new();
         }
         let mut lines = Vec::new();
@@ -162,7 +162,7 @@ impl Shard {
         if !self.modern_is_fine(conn, &incoming, now) {
             return;
         }
-        if incoming.is_method("tools/call") && self.upkeep(incoming.server).is_some() {
+        if incoming.is_method("tools/call") && self.is_process(incoming.server) {
             let name = envelope.name.map(|name| name.decode(bytes)).unwrap_or_default();
             let params = envelope.params.map(|params| params.get(bytes)).unwrap_or_default();
             let pool = self.pools.get(usize::from(incoming.server.0));
@@ -175,7 +175,7 @@ impl Shard {
         let kind = if is_request(&incoming) { Kind::Request } else { Kind::Notice };
         if kind == Kind::Notice
             && incoming.is_method("notifications/cancelled")
-            && self.upkeep(incoming.server).is_some()
+            && self.is_process(incoming.server)
         {
             // All clients share the process, whose ids are ours: it would cancel for somebody
             // else. In this revision clients cancel by closing the stream.
@@ -363,7 +363,8 @@ impl Shard {
         self.counters.in_flight += 1;
         self.counters.exchanges += u64::from(kind != Kind::Notice);
         if let Some(channel) = self.channel_mut(conn) {
-            if incoming.session.is_none() {
+            // What nobody waits for goes on without the client.
+            if incoming.session.is_none() && kind != Kind::Notice {
                 channel.exchanges.push(key);
             }
             self.watch(key, now);
@@ -387,7 +388,7 @@ impl Shard {
     ) -> Exchange {
         let (bytes, envelope) = (incoming.bytes(), incoming.envelope);
         let server = self.settings.catalog.get(incoming.server);
-        let is_http = server.is_some_and(|server| matches!(server.target, Target::Http(_)));
+        let is_http = !self.goes_to_process(incoming.server, incoming.session);
         let message = if is_http { incoming.payload.keep() } else { Bytes::new() };
         let part = |span: wire::json::Span| {
             if is_http {
@@ -448,10 +449,10 @@ impl Shard {
 
     /// Sends an exchange on its way, over whatever leads to its server.
     pub(super) fn forward(&mut self, key: ExchangeId, incoming: &Incoming<'_>, now: Instant) {
-        match self.settings.catalog.get(incoming.server).map(|server| &server.target) {
-            Some(Target::Http(_)) => self.http_send(key, now),
-            Some(Target::Stdio(_) | Target::WebSocket(_)) => self.stdio_send(key, incoming, now),
-            None => self.exchange_fail(key, Refusal::Server, now),
+        if self.goes_to_process(incoming.server, incoming.session) {
+            self.stdio_send(key, incoming, now);
+        } else {
+            self.http_send(key, now);
         }
     }
 
@@ -472,9 +473,9 @@ impl Shard {
             Bytes::from(lines)
         });
         let timeout = match kind {
-            Kind::Listen => None,
+            Kind::Listen | Kind::Open(_) => None,
             Kind::Delete => Some(limits::DELETE_TIMEOUT),
-            _ => Some(self.upkeep(server).map_or(limits::START_TIMEOUT, |c| c.start_timeout)),
+            _ => Some(self.upkeep(server).map_or(limits::START_TIMEOUT, |it| it.start_timeout)),
         };
         let exchange = Exchange {
             kind,

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use wire::json::Span;
 use wire::lines::{Line, LineReader};
 use wire::rpc::{self, Envelope};
-use wire::ws;
 
-use crate::backend::stdio::{Process, State, User, write_number};
+use crate::backend::stdio::{Carrier, Process, State, User, write_number};
 use crate::exchange::Kind;
 use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, Socket, Ticket};
 use crate::limits;
@@ -21,7 +20,7 @@ use crate::shard::event::{Action, Question};
 use crate::shard::post::Incoming;
 use crate::shard::{Asked, Role, Shard, Timer};
 use crate::timers::Wish;
-use crate::upstream::catalog::{ServerId, Upkeep};
+use crate::upstream::catalog::ServerId;
 
 impl Shard {
     /// The process of this server for this user: the running one, or a new one.
@@ -43,9 +42,6 @@ impl Shard {
         if let Some(id) = known.filter(is_alive) {
             return Some(id);
         }
-        if !self.remote_has_room(server) {
-            return None;
-        }
         // A session that makes its process die delays nobody but itself.
         let restart = match user {
             User::Session(key) => self.sessions.get(key).map(|session| session.restart),
@@ -55,13 +51,13 @@ impl Shard {
         let ready_by = restart_at.unwrap_or(now) + self.upkeep(server)?.start_timeout;
         let id = ProcessId(self.next_process);
         self.next_process += 1;
+        let carrier = self.carrier(server, now);
         let process = Process {
             server,
             user,
             state: restart_at.map_or(State::Starting, State::Delayed),
             conn: None,
-            remote: None,
-            lines: LineReader::new(),
+            carrier,
             backlog: Vec::new(),
             backlog_len: 0,
             pending: HashMap::default(),
@@ -93,19 +89,14 @@ impl Shard {
         Some(id)
     }
 
-    /// How what is started for a server is kept; none: nothing is.
-    pub(super) fn upkeep(&self, server: ServerId) -> Option<Upkeep> {
-        self.settings.catalog.get(server)?.target.upkeep()
-    }
-
     fn process_start(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.state = State::Starting;
-        let server = process.server;
-        if self.remote(server).is_some() {
-            return self.remote_start(id, server, now);
+        match process.carrier {
+            Carrier::Pipes(_) => {}
+            Carrier::Events(_) => return self.remote_sse_start(id, now),
+            Carrier::WebSocket(_) => return self.remote_ws_start(id, now),
         }
-        let Some(process) = self.processes.get_mut(&id) else { return };
         let question = Question::Start { server: process.server, process: id };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -123,8 +114,8 @@ impl Shard {
     pub(super) fn process_started(&mut self, id: ProcessId, socket: Socket, now: Instant) {
         // It runs, wanted or not, until its end is reported.
         self.counters.processes += 1;
-        let is_awaited = self.processes.get(&id).is_some_and(|p| p.state == State::Starting);
-        let conn = if is_awaited { self.open(Role::Process(id)) } else { None };
+        let is_wanted = self.processes.get(&id).is_some_and(|p| p.state == State::Starting);
+        let conn = if is_wanted { self.open(Role::Process(id)) } else { None };
         let Some(conn) = conn else {
             self.actions.push_back(Action::Discard { socket });
             self.actions.push_back(Action::Stop { process: id, grace: limits::STOP_GRACE });
@@ -139,7 +130,7 @@ impl Shard {
         self.process_greets(id, now);
     }
 
-    /// It can be spoken to: a handshake of ours comes first unless the client's own does.
+    /// Messages can pass; a handshake of ours comes first unless the client's own does.
     pub(super) fn process_greets(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get(&id) else { return };
         let (server, user) = (process.server, process.user);
@@ -181,7 +172,7 @@ impl Shard {
             rpc::write_line_safe(&mut line, message, &[]);
         }
         line.push(b'\n');
-        self.process_push(id, Bytes::from(line));
+        self.process_push(id, Bytes::from(line), now);
     }
 
     /// Everything that waited goes out.
@@ -191,7 +182,7 @@ impl Shard {
         process.used_at = now;
         process.backlog_len = 0;
         for line in std::mem::take(&mut process.backlog) {
-            self.process_push(id, line);
+            self.process_push(id, line, now);
         }
         self.process_rest(id, now);
     }
@@ -217,7 +208,7 @@ impl Shard {
             return;
         }
         match process.state {
-            State::Ready => self.process_push(id, line),
+            State::Ready => self.process_push(id, line, now),
             State::Delayed(_) | State::Starting | State::Handshaking => {
                 process.backlog_len += line.len();
                 process.backlog.push(line);
@@ -230,16 +221,17 @@ impl Shard {
     pub(super) fn process_queued(&self, id: ProcessId) -> usize {
         let Some(process) = self.processes.get(&id) else { return 0 };
         let output = process.conn.and_then(|conn| self.conns.get(conn)).map(|c| c.output.len());
-        output.unwrap_or(0) + process.backlog_len
+        let posts = process.stream().map_or(0, |stream| stream.queued_len);
+        output.unwrap_or(0) + process.backlog_len + posts
     }
 
-    pub(super) fn process_push(&mut self, id: ProcessId, line: Bytes) {
-        let process = self.processes.get(&id);
-        let is_remote = process.is_some_and(|process| process.remote.is_some());
-        match process.and_then(|process| process.conn) {
-            Some(_) if is_remote => self.remote_push(id, &line),
-            Some(conn) => self.write(conn, |output| output.push_whole(line)),
-            None => self.counters.dropped += 1,
+    pub(super) fn process_push(&mut self, id: ProcessId, line: Bytes, now: Instant) {
+        let Some(process) = self.processes.get(&id) else { return };
+        match (&process.carrier, process.conn) {
+            (Carrier::Events(_), _) => self.remote_sse_push(id, line, now),
+            (Carrier::WebSocket(_), Some(_)) => self.remote_ws_push(id, &line),
+            (Carrier::Pipes(_), Some(conn)) => self.write(conn, |output| output.push_whole(line)),
+            (Carrier::WebSocket(_) | Carrier::Pipes(_), None) => self.counters.dropped += 1,
         }
     }
 
@@ -247,12 +239,13 @@ impl Shard {
     pub(super) fn process_received(&mut self, id: ProcessId, bytes: &mut [u8], now: Instant) {
         let len_max = self.settings.message_len_max;
         let Some(process) = self.processes.get_mut(&id) else { return };
-        if process.remote.is_some() {
-            return self.remote_received(id, bytes, now);
-        }
+        let mut lines = match &mut process.carrier {
+            // It cannot be in two places: the lines that it lends are served by the whole shard.
+            Carrier::Pipes(lines) => std::mem::take(lines),
+            Carrier::WebSocket(_) => return self.remote_ws_received(id, bytes, now),
+            Carrier::Events(_) => return,
+        };
         let mut bytes = &*bytes;
-        // It cannot be in two places: the lines that it lends are served by the whole shard.
-        let mut lines = std::mem::take(&mut process.lines);
         while let Some(line) = lines.next(&mut bytes, len_max) {
             match line {
                 Line::Whole(line) => self.process_line(id, line, now),
@@ -264,7 +257,7 @@ impl Shard {
             }
         }
         if let Some(process) = self.processes.get_mut(&id) {
-            process.lines = lines;
+            process.carrier = Carrier::Pipes(lines);
         }
     }
 
@@ -281,14 +274,8 @@ impl Shard {
 
     /// The process closed its output, or the connection to the server broke.
     pub(super) fn process_lost(&mut self, id: ProcessId, now: Instant) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        let is_starting = process.state == State::Starting;
-        if let Some(remote) = process.remote_mut() {
-            remote.is_open = false;
-            if is_starting {
-                return self.process_failed(id, "cannot be connected to by WebSocket", now);
-            }
-            self.report_process(id, "closed the connection", now);
+        if self.processes.get_mut(&id).is_some_and(|process| process.socket_mut().is_some()) {
+            return self.remote_ws_lost(id, now);
         }
         self.process_ended(id, Refusal::Died, now);
     }
@@ -332,19 +319,18 @@ impl Shard {
 
     /// The end of a process for everybody who used it, whatever the reason.
     pub(super) fn process_ended(&mut self, id: ProcessId, refusal: Refusal, now: Instant) {
-        let goodbye = if self.draining.is_some() { ws::GOING_AWAY } else { ws::NORMAL };
-        self.remote_close(id, Some(goodbye), "");
         let Some(process) = self.processes.get_mut(&id) else { return };
         let was_wanted = process.state != State::Stopping;
-        if process.remote.take().is_some() {
-            self.counters.server_conns -= 1;
-            process.has_exited = true;
-        }
-        // One that waits for its turn has never been asked for: nobody will report its end.
-        process.has_exited |= matches!(process.state, State::Delayed(_));
+        // One that waits for its turn has never been asked for: nobody will report its end. Nor
+        // that of what is no child process.
+        process.has_exited |= matches!(process.state, State::Delayed(_)) || !process.is_child();
         process.state = State::Stopping;
+        self.remote_ended(id, now);
+        let Some(process) = self.processes.get_mut(&id) else { return };
         process.backlog = Vec::new();
-        process.lines = LineReader::new();
+        if let Carrier::Pipes(lines) = &mut process.carrier {
+            *lines = LineReader::new();
+        }
         process.asked = Vec::new();
         let (server, user, conn) = (process.server, process.user, process.conn.take());
         let is_failure = !matches!(refusal, Refusal::UnknownSession | Refusal::LegacyServer);
@@ -602,7 +588,7 @@ impl Shard {
 
     /// The connection of a process, if it runs.
     pub(super) fn process_conn(&self, id: ProcessId) -> Option<ConnId> {
-        self.processes.get(&id)?.conn
+        self.processes.get(&id)?.conn.or_else(|| self.remote_sse_conn(id))
     }
 }
 

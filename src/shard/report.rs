@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wire::rpc::RpcError;
 
+use crate::backend::stdio::Process;
 use crate::exchange::{Exchange, Kind};
 use crate::ids::{ConnId, Peer, ProcessId};
 use crate::limits;
@@ -35,7 +36,7 @@ impl Shard {
         self.log = log;
     }
 
-    fn wall(&self, now: Instant) -> SystemTime {
+    pub(super) fn wall(&self, now: Instant) -> SystemTime {
         let (instant, wall) = self.settings.epoch;
         wall + now.saturating_duration_since(instant)
     }
@@ -45,12 +46,12 @@ impl Shard {
     }
 
     pub(super) fn report_exchange(&mut self, exchange: &Exchange, outcome: Outcome, now: Instant) {
-        if matches!(exchange.kind, Kind::Delete | Kind::Setup | Kind::Learn) {
+        if matches!(exchange.kind, Kind::Delete | Kind::Setup | Kind::Learn | Kind::Line(_)) {
             return;
         }
         self.record("exchange", now, |shard, line| {
             let method = match exchange.kind {
-                Kind::Listen => &b"(listen)"[..],
+                Kind::Listen | Kind::Open(_) => &b"(listen)"[..],
                 Kind::Handshake => b"(initialize)",
                 Kind::Probe => b"(probe)",
                 _ => &*exchange.label.method,
@@ -139,9 +140,9 @@ impl Shard {
         now: Instant,
     ) {
         let process = self.processes.get(&id);
-        let what = match process.is_some_and(|process| process.remote.is_some()) {
-            true => "sent a message that is not JSON-RPC",
-            false => "wrote a line that is not JSON-RPC to its standard output",
+        let what = match process.is_none_or(Process::is_child) {
+            true => "wrote a line that is not JSON-RPC to its standard output",
+            false => "sent a message that is not JSON-RPC",
         };
         let server = process.map(|process| process.server);
         self.record("process", now, |shard, line| {

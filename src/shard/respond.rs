@@ -19,6 +19,7 @@ use crate::session::Link;
 use crate::session::replay::{From, GET_STREAM};
 use crate::shard::Shard;
 use crate::shard::answer::Outcome;
+use crate::shard::stdio::answer_for_nobody;
 
 /// How servers that answer 400 instead of 404 say that they do not know a session.
 const LOST_SESSION: [&str; 4] =
@@ -165,7 +166,7 @@ impl Shard {
         self.session_named(key, head);
         match (kind, head.status) {
             (Kind::Delete, _) => return Some(Sink::Discard),
-            (Kind::Setup, 200..300) => return Some(Sink::Discard),
+            (Kind::Setup | Kind::Line(_), 200..300) => return Some(Sink::Discard),
             (_, 401 | 403) => {
                 self.server_detach(conn);
                 self.server_close(conn, now);
@@ -179,6 +180,24 @@ impl Shard {
             bytes: Vec::new(),
             content_type: content_type.map(Box::from),
         };
+        match kind {
+            Kind::Open(_) if is_events => {
+                return Some(Sink::Events(Box::new(EventParser::new(
+                    self.settings.message_len_max,
+                ))));
+            }
+            Kind::Open(id) | Kind::Line(id) => {
+                self.server_detach(conn);
+                self.server_close(conn, now);
+                let is_lost = head.status == 404 && matches!(kind, Kind::Line(_));
+                self.exchange_fail(key, Refusal::BadServer, now);
+                if is_lost {
+                    self.remote_sse_refused(id, now);
+                }
+                return None;
+            }
+            _ => {}
+        }
         if era == Era::Modern && !matches!(reply, Reply::Channel(_)) {
             return Some(self.relay(key, (head.status, content_type), head.body));
         }
@@ -272,6 +291,13 @@ impl Shard {
             Sink::Events(parser) => loop {
                 match parser.next(&mut data) {
                     Ok(Some(event)) => {
+                        let kind = self.exchanges.get(key).map(|exchange| exchange.kind);
+                        if let Some(Kind::Open(process)) = kind {
+                            if event.has_data {
+                                self.remote_sse_event(process, (event.name, event.data), now);
+                            }
+                            continue;
+                        }
                         let id = event.id.map(Bytes::copy_from_slice);
                         self.server_event((conn, key), event.data, (id, event.retry_ms), now);
                     }
@@ -336,12 +362,14 @@ impl Shard {
             }
             rpc::Kind::Request => {
                 let question = envelope.id.map_or(&b"null"[..], |id| id.get(data));
-                let session = session.and_then(|key| self.sessions.get_mut(key));
-                if session.is_some_and(|session| session.ask(question)) {
+                let asked = session.and_then(|key| self.sessions.get_mut(key));
+                if asked.is_some_and(|session| session.ask(question)) {
                     self.counters.forwarded += 1;
                     self.answer_event(key, &[data], now);
                 } else {
                     self.counters.dropped += 1;
+                    let is_ping = envelope.method.is_some_and(|method| method.eq(data, "ping"));
+                    self.http_answers(session, answer_for_nobody(question, is_ping), now);
                 }
             }
             rpc::Kind::Notification => {
@@ -354,6 +382,16 @@ impl Shard {
                 self.counters.forwarded += 1;
                 self.answer_event(key, &[data], now);
             }
+        }
+    }
+
+    /// Tells an HTTP server that its question finds nobody.
+    fn http_answers(&mut self, session: Option<SessionKey>, message: Vec<u8>, now: Instant) {
+        let Some(key) = session else { return };
+        let Some(server) = self.sessions.get(key).map(|session| session.server) else { return };
+        let notice = self.begin_own(Kind::Notice, (Some(key), server), message.into(), now);
+        if let Some(notice) = notice {
+            self.http_send(notice, now);
         }
     }
 
@@ -383,9 +421,17 @@ impl Shard {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (kind, session) = (exchange.kind, exchange.session);
         let error = envelope.error.map(|_| envelope.error_code.unwrap_or_default());
+        if let Some(result) = envelope.result {
+            self.channel_learns(key, result.get(bytes));
+        }
         match (kind, session) {
             (Kind::Handshake | Kind::Setup, Some(session)) => {
                 self.exchange_end(key, Outcome::Answered(200), now);
+                let version = envelope.result_version.map(|text| text.decode(bytes));
+                let agreed = version.and_then(|version| Revision::parse(&version));
+                if let (Some(agreed), Some(session)) = (agreed, self.sessions.get_mut(session)) {
+                    session.revision = agreed.min(Revision::NEWEST_LEGACY);
+                }
                 match error {
                     Some(_) if kind == Kind::Handshake => self.revive_failed(session, now),
                     _ => self.revive_next(session, now),
@@ -439,6 +485,9 @@ impl Shard {
             Sink::Discard => {
                 self.server_free(conn, keep_alive, now);
                 let exchange = self.exchanges.get(key);
+                if let Some(Kind::Line(process)) = exchange.map(|exchange| exchange.kind) {
+                    return self.remote_sse_posted(process, key, now);
+                }
                 let setup = exchange.filter(|e| e.kind == Kind::Setup).and_then(|e| e.session);
                 self.exchange_end(key, Outcome::Answered(200), now);
                 if let Some(session) = setup {
@@ -460,19 +509,12 @@ impl Shard {
 
     /// A legacy event stream ended before the answer was in it.
     fn events_broke(&mut self, key: ExchangeId, now: Instant) {
+        if self.listen_again(key, now) {
+            return;
+        }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Nothing;
         let (kind, session, reply) = (exchange.kind, exchange.session, exchange.reply);
-        let has_channel = session
-            .and_then(|key| self.sessions.get(key))
-            .is_some_and(|session| session.channel.is_some());
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if kind == Kind::Listen && has_channel && exchange.resumed < limits::RESUMES_MAX {
-            // Nobody else asks for it again.
-            exchange.resumed += 1;
-            exchange.resume_at = Some(now + exchange.retry);
-            return self.watch(key, now);
-        }
         if kind == Kind::Listen {
             let client = session.and_then(|key| self.sessions.get_mut(key));
             let stream = client.and_then(|session| session.replay.get(GET_STREAM));
@@ -523,7 +565,7 @@ impl Shard {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Nothing;
         let (kind, session, reply) = (exchange.kind, exchange.session, exchange.reply);
-        let (id, is_second) = (exchange.id.clone(), exchange.retried && status == 400);
+        let (id, is_retried) = (exchange.id.clone(), exchange.retried);
         if status == 200 {
             match rpc::scan(bytes, self.rpc_limits()) {
                 Ok(envelope) => self.http_answered(key, bytes, &envelope, now),
@@ -531,7 +573,12 @@ impl Shard {
             }
             return;
         }
-        // A second 400 is an answer: only 404 can be nothing else.
+        if self.falls_back(key, status, now) {
+            return;
+        }
+        // A second 400 is an answer, if it has the form of one.
+        let is_message = || rpc::scan(bytes, self.rpc_limits()).is_ok();
+        let is_second = is_retried && status == 400 && is_message();
         if let Some(session) = session.filter(|_| !is_second)
             && self.is_session_lost(key, (status, bytes))
         {

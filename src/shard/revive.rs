@@ -22,7 +22,6 @@ impl Shard {
         let used = sent.and_then(|exchange| exchange.server_session.clone());
         let Some(session) = self.sessions.get_mut(key) else { return };
         let is_lost = retried || session.is_irreplaceable || !session.is_open;
-        let (initialize, server) = (session.initialize.clone(), session.server);
         let Link::Http { id, revival, resume, .. } = &mut session.link else { return };
         if let Some(revival) = revival {
             revival.waiting.push(exchange);
@@ -39,9 +38,6 @@ impl Shard {
             self.session_end(key, "lost by the server", now);
             return;
         }
-        let messages = session.initialized.iter().cloned();
-        let steps = messages.chain(session.setup.iter().map(|setup| setup.message.clone()));
-        *revival = Some(Revival { waiting: vec![exchange], steps: steps.collect() });
         session.questions.clear();
         for stale in session.exchanges.clone() {
             let is_unsent = self.exchanges.get(stale).is_some_and(|e| e.via == Via::Nothing);
@@ -49,6 +45,23 @@ impl Shard {
                 self.notice_taken(stale, now);
             }
         }
+        self.session_revive(key, vec![exchange], now);
+    }
+
+    /// Sets a session up at an HTTP server that does not know it; these exchanges wait for it.
+    pub(super) fn session_revive(
+        &mut self,
+        key: SessionKey,
+        waiting: Vec<ExchangeId>,
+        now: Instant,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let (initialize, server) = (session.initialize.clone(), session.server);
+        let messages = session.initialized.iter().cloned();
+        let steps = messages.chain(session.setup.iter().map(|setup| setup.message.clone()));
+        let steps = steps.collect();
+        let Link::Http { revival, .. } = &mut session.link else { return };
+        *revival = Some(Revival { waiting, steps });
         match self.begin_own(Kind::Handshake, (Some(key), server), initialize, now) {
             Some(handshake) => self.http_send(handshake, now),
             None => self.revive_failed(key, now),

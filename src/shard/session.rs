@@ -20,7 +20,7 @@ use crate::session::{Link, Session};
 use crate::shard::post::Incoming;
 use crate::shard::{Shard, Timer};
 use crate::timers::Wish;
-use crate::upstream::catalog::{Isolation, ServerId, Target};
+use crate::upstream::catalog::{Isolation, ServerId};
 use crate::upstream::restart::Restart;
 
 impl Shard {
@@ -60,6 +60,7 @@ impl Shard {
             is_irreplaceable: false,
             link,
             channel: self.channel_mut(conn).map(|_| conn),
+            is_mute: self.channel_mut(conn).is_some_and(|channel| !channel.writer.has_events()),
             replay: Replay::new(),
             restart: Restart::default(),
             questions: Vec::new(),
@@ -80,7 +81,9 @@ impl Shard {
             Incoming { session: Some(key), payload: &payload, envelope: &envelope, ..incoming };
         match self.begin(conn, Kind::Initialize, &incoming, now) {
             Some(exchange) => {
-                let start_timeout = self.upkeep(incoming.server).map(|c| c.start_timeout);
+                let upkeep = self.upkeep(incoming.server);
+                let upkeep = upkeep.filter(|_| self.is_process(incoming.server));
+                let start_timeout = upkeep.map(|upkeep| upkeep.start_timeout);
                 if let (Some(timeout), Some(exchange)) =
                     (start_timeout, self.exchanges.get_mut(exchange))
                 {
@@ -95,10 +98,51 @@ impl Shard {
         self.session_watch(key, now);
     }
 
+    /// A session that the gateway opens by itself, on behalf of a client that says no `initialize`
+    /// to this server: it is set up like one that its server has lost.
+    pub(super) fn session_adopt(
+        &mut self,
+        conn: ConnId,
+        (server, initialize): (ServerId, Bytes),
+        now: Instant,
+    ) -> Option<SessionKey> {
+        let link = self.link(server)?;
+        let id = SessionId::mint(&mut self.random, self.identity.id, self.identity.shards);
+        let session = Session {
+            id,
+            server,
+            is_open: true,
+            revision: Revision::NEWEST_LEGACY,
+            initialize,
+            initialized: Some(Bytes::from_static(INITIALIZED)),
+            setup: Vec::new(),
+            is_irreplaceable: false,
+            link,
+            channel: Some(conn),
+            is_mute: true,
+            replay: Replay::new(),
+            restart: Restart::default(),
+            questions: Vec::new(),
+            exchanges: Vec::new(),
+            used_at: now,
+            wish: Wish::default(),
+        };
+        let key = self.sessions.insert(session).ok()?;
+        self.session_keys.insert(id, key);
+        self.counters.sessions += 1;
+        self.counters.sessions_opened += 1;
+        self.session_watch(key, now);
+        if matches!(self.sessions.get(key)?.link, Link::Http { .. }) {
+            self.session_revive(key, Vec::new(), now);
+        }
+        Some(key)
+    }
+
     fn link(&self, server: ServerId) -> Option<Link> {
-        let link = match &self.settings.catalog.get(server)?.target {
-            Target::Stdio(_) | Target::WebSocket(_) => Link::Process(None),
-            Target::Http(_) => Link::Http {
+        self.settings.catalog.get(server)?;
+        let link = match self.is_process(server) {
+            true => Link::Process(None),
+            false => Link::Http {
                 id: None,
                 listen: None,
                 resume: None,
@@ -144,8 +188,10 @@ impl Shard {
         self.counters.sessions -= 1;
         self.counters.replay -= session.replay.kept_len() as u64;
         self.report_session(&session, why, now);
+        let mut is_whole = false;
         if let Some(channel) = session.channel.and_then(|conn| self.channel_mut(conn)) {
-            channel.session = None;
+            channel.others.retain(|other| *other != key);
+            is_whole = channel.session.take_if(|own| *own == key).is_some();
         }
         match session.link {
             Link::Process(Some(process)) => self.process_left(process, key, now),
@@ -155,7 +201,7 @@ impl Shard {
             }
             Link::Http { id: None, .. } => {}
         }
-        if let Some(conn) = session.channel.filter(|_| session.is_open) {
+        if let Some(conn) = session.channel.filter(|_| session.is_open && is_whole) {
             // There is no other way to say that the session is over.
             self.channel_close(conn, why, now);
         }
@@ -520,3 +566,6 @@ impl Shard {
         Some(key)
     }
 }
+
+/// What follows `initialize`.
+const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}";

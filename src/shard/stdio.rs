@@ -265,6 +265,7 @@ impl Shard {
     /// A request of the server: sampling, elicitation, roots, ping.
     fn process_asks(&mut self, id: ProcessId, bytes: &[u8], envelope: &Envelope, now: Instant) {
         let question = envelope.id.map_or(&b"null"[..], |span| span.get(bytes));
+        let is_ping = envelope.method.is_some_and(|method| method.eq(bytes, "ping"));
         let Some(process) = self.processes.get(&id) else { return };
         let session = match process.user {
             User::Session(session) => Some(session),
@@ -275,7 +276,10 @@ impl Shard {
             .and_then(|key| self.sessions.get_mut(key))
             .is_some_and(|session| session.ask(question));
         let Some(session) = session.filter(|_| is_taken) else {
-            self.process_is_refused(id, question);
+            self.counters.dropped += 1;
+            let mut line = answer_for_nobody(question, is_ping);
+            line.push(b'\n');
+            self.process_push(id, Bytes::from(line), now);
             return;
         };
         if let Some(process) = self.processes.get_mut(&id)
@@ -303,18 +307,6 @@ impl Shard {
         let mut sessions = pending.chain(given_up);
         let first = sessions.next()?;
         sessions.all(|other| other == first).then_some(first)
-    }
-
-    /// Nobody can answer: the server is told at once instead of waiting for ever.
-    fn process_is_refused(&mut self, id: ProcessId, question: &[u8]) {
-        self.counters.dropped += 1;
-        let mut line = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
-        line.extend_from_slice(question);
-        line.extend_from_slice(
-            b",\"error\":{\"code\":-32603,\"message\":\"The gateway cannot tell which client \
-              this is for.\"}}\n",
-        );
-        self.process_push(id, Bytes::from(line));
     }
 
     /// Delivers a message of the server: on the stream of a request in flight, as SEP-2260 wants
@@ -546,4 +538,18 @@ impl Shard {
         }
         Some(id)
     }
+}
+
+/// The answer to a server's request that no client can be given: the server is told at once
+/// instead of waiting for ever. A ping is for whoever is there.
+pub(super) fn answer_for_nobody(question: &[u8], is_ping: bool) -> Vec<u8> {
+    let mut message = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
+    message.extend_from_slice(question);
+    message.extend_from_slice(match is_ping {
+        true => b",\"result\":{}}",
+        false => {
+            b",\"error\":{\"code\":-32603,\"message\":\"The gateway has no client for this.\"}}"
+        }
+    });
+    message
 }

@@ -15,6 +15,7 @@ use crate::ids::{ConnId, Peer, ShardId};
 use crate::limits;
 use crate::message::{Era, Revision};
 use crate::session::id::SessionId;
+use crate::shard::client::Target;
 use crate::shard::event::{Action, Letter};
 use crate::shard::{Conn, Role, Shard};
 use crate::upstream::catalog::{Isolation, ServerId};
@@ -38,11 +39,11 @@ impl Shard {
     pub(super) fn hand_over(
         &mut self,
         conn: ConnId,
-        (head, server): (&RequestHead<'_, '_>, Option<ServerId>),
+        (owner, target): (Option<ShardId>, Target),
         raw: Raw<'_>,
         now: Instant,
     ) -> bool {
-        let Some(owner) = self.owner_of(head, server) else { return false };
+        let Some(owner) = owner else { return false };
         let Some(client) = self.client_mut(conn) else { return false };
         if client.near.is_some() {
             // It is at the end of a tunnel already: the session is not where its id says.
@@ -59,10 +60,16 @@ impl Shard {
             bytes.extend_from_slice(LAST_CHUNK);
         }
         let is_idle = self.conns.get(conn).is_some_and(|entry| entry.output.is_empty());
-        if is_idle && moves < MOVES_MAX && raw.chunked.is_none() && bytes.len() < limits::RECV_LEN {
+        let is_stream = matches!(target, Target::Stream(_));
+        let may_move = moves < MOVES_MAX || is_stream;
+        if is_idle && may_move && raw.chunked.is_none() && bytes.len() < limits::RECV_LEN {
             bytes.extend_from_slice(raw.behind);
             self.client_moves(conn, (owner, peer, moves), bytes);
             return true;
+        }
+        if is_stream {
+            // It is not for one request only.
+            return false;
         }
         if let Some(client) = self.client_mut(conn) {
             client.busy = Busy::Tunnel(owner);
@@ -77,7 +84,11 @@ impl Shard {
 
     /// The other shard that must serve a request: the one that has its session or, if one child
     /// process serves everybody, the one that has the process.
-    fn owner_of(&self, head: &RequestHead<'_, '_>, server: Option<ServerId>) -> Option<ShardId> {
+    pub(super) fn owner_of(
+        &self,
+        head: &RequestHead<'_, '_>,
+        server: Option<ServerId>,
+    ) -> Option<ShardId> {
         let version = head.headers.get("mcp-protocol-version").and_then(Revision::parse);
         let is_modern = version.is_some_and(|revision| revision.era() == Era::Modern);
         let session = head.headers.get("mcp-session-id").filter(|_| !is_modern);

@@ -12,10 +12,10 @@ use wire::ws::{
     write_message, write_message_head, write_ping, write_pong,
 };
 
-use crate::admission::entrance::Protocol;
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::frontend::channel::{Channel, Reader, Writer};
 use crate::frontend::websocket::{WebSocket, close_code};
-use crate::ids::{ConnId, EntranceId};
+use crate::ids::ConnId;
 use crate::limits;
 use crate::message::Payload;
 use crate::refusal::Refusal;
@@ -43,23 +43,25 @@ impl Shard {
     pub(super) fn upgrade_target(
         &self,
         head: &RequestHead<'_, '_>,
-        entrance: EntranceId,
+        entrance: &Entrance,
     ) -> Option<Result<ServerId, Refusal>> {
-        let entrance = self.settings.entrances.get(usize::from(entrance.0))?;
         let is_name = |name: &[u8]| name.trim_ascii().eq_ignore_ascii_case(b"websocket");
         let mut values = head.headers.get_all("upgrade");
         let asks = values.any(|value| value.split(|byte| *byte == b',').any(is_name));
-        match (asks && head.method == "GET", entrance.speaks(Protocol::Http)) {
-            (false, true) => None,
-            (true, true) => Some(self.client_route(head.target)),
-            (false, false) => Some(Err(Refusal::Handshake(RequestError::NoUpgrade))),
-            (true, false) => Some(match path_of(head.target) {
+        let is_only = entrance.speaks(Protocol::WebSocket) && !entrance.speaks(Protocol::Http);
+        let path = path_of(head.target).0;
+        match (asks && head.method == "GET", is_only) {
+            (false, true) if entrance.speaks(Protocol::Sse) => None,
+            (false, true) => Some(Err(Refusal::Handshake(RequestError::NoUpgrade))),
+            (true, true) => Some(match path {
                 "/" | "/ws" | "/mcp" | "/mcp/" => {
                     let server = entrance.server.or_else(|| self.settings.catalog.only());
                     server.ok_or(Refusal::NoDefaultServer)
                 }
-                _ => self.client_route(head.target),
+                _ => self.client_route(path),
             }),
+            (true, false) if entrance.speaks(Protocol::Http) => Some(self.client_route(path)),
+            (_, false) => None,
         }
     }
 
@@ -121,7 +123,7 @@ impl Shard {
         });
         let Some(entry) = self.conns.get_mut(conn) else { return };
         let Role::Client(client) = &entry.role else { return };
-        let mut channel = Channel::new(client.peer, server, parts, now);
+        let mut channel = Channel::new(client.peer, Some(server), parts, now);
         channel.received = client.received;
         channel.opened_at = client.opened_at;
         self.counters.gathered -= client.gathered as u64;
@@ -258,7 +260,7 @@ impl Shard {
     fn socket_mut(&mut self, conn: ConnId) -> Option<&mut WebSocket> {
         match &mut self.channel_mut(conn)?.writer {
             Writer::Frames(socket) => Some(socket),
-            Writer::Lines => None,
+            Writer::Lines | Writer::Binary(..) | Writer::Events { .. } => None,
         }
     }
 }

@@ -190,7 +190,7 @@ fn decimal(value: u64) -> u8 {
 
 /// RFC 3339, UTC, with milliseconds. Times before 1970 are written as 1970, and those after 9999
 /// wrap: neither happens.
-fn timestamp(now: SystemTime) -> [u8; 24] {
+pub fn timestamp(now: SystemTime) -> [u8; 24] {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (seconds, millis) = (since.as_secs(), u64::from(since.subsec_millis()));
     let (year, month, day) = date(seconds / 86_400);

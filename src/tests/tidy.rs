@@ -24,7 +24,8 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The same for the crate `wire`.
-const WIRE_LAYERS: &[&[&str]] = &[&["http1", "sse", "lines", "json"], &["rpc", "ws"]];
+const WIRE_LAYERS: &[&[&str]] =
+    &[&["http1", "sse", "lines", "json"], &["rpc", "ws"], &["envelope"], &["binary"]];
 
 /// What a module must not know, although its layer would allow it. `*`: anything of ours.
 const BLIND: &[(&str, &[&str])] = &[

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wire::ws::{Item, Limits, MessageKind, Receiver, Role, write_message, write_ping};
 
-use crate::admission::entrance::Entrance;
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::origin::Policy;
 use crate::ids::{Address, ConnId, EntranceId, Peer, ShardId, Socket};
 use crate::limits;
 use crate::shard::Shard;
 use crate::shard::event::{Action, Event};
 use crate::shard::settings::{Identity, Settings};
-use crate::upstream::catalog::{Catalog, Command, Isolation, Server, Target};
+use crate::upstream::catalog::{Catalog, Command, Isolation, Server, Target, Upkeep};
 
 const HANDSHAKE: &str = "GET /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -36,19 +36,16 @@ impl World {
             args: Vec::new(),
             env: Vec::new(),
             cwd: None,
-            isolation,
             processes_max: 1,
             tasks_max: 1,
-            start_timeout: limits::START_TIMEOUT,
-            idle_timeout: limits::PROCESS_IDLE_TIMEOUT,
-            stop_grace: limits::STOP_GRACE,
+            upkeep: Upkeep { isolation, ..Upkeep::default() },
         };
         let target = Target::Stdio(command);
         let server = Server { name: "x".to_owned(), target, request_timeout: None };
         let settings = Arc::new(Settings {
             catalog: Catalog::new(vec![server]),
             origins: Policy::new(&[], Vec::new(), Vec::new()),
-            entrances: vec![Entrance::http()],
+            entrances: vec![Entrance::of(Protocol::Http)],
             clients_max: usize::MAX,
             message_len_max: limits::MESSAGE_LEN,
             session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,

@@ -6,6 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::limits;
+
 /// A server's place in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub u16);
@@ -26,43 +28,62 @@ pub struct Server {
 pub enum Target {
     /// A child process that speaks newline-delimited JSON-RPC on its standard streams.
     Stdio(Command),
-    /// Streamable HTTP.
-    Http(Endpoint),
-    /// WebSocket, a connection for each conversation.
-    WebSocket(WebSocket),
-}
-
-/// How something is kept that a whole conversation is held with: a child process, or a connection
-/// that takes its place.
-#[derive(Clone, Copy, Debug)]
-pub struct Upkeep {
-    /// Which clients share it.
-    pub isolation: Isolation,
-    /// Time from its start to its answer to `initialize`.
-    pub start_timeout: Duration,
-    /// Time without a session or request after which it is stopped.
-    pub idle_timeout: Duration,
-    /// Time it has to end by itself.
-    pub stop_grace: Duration,
+    /// An HTTP server.
+    Http(Transport, Endpoint),
+    /// A server by WebSocket.
+    WebSocket(Endpoint),
 }
 
 impl Target {
-    /// How what is started for this server is kept, if anything is.
+    /// How the processes of the server are kept, if it has some.
     pub fn upkeep(&self) -> Option<Upkeep> {
         match self {
-            Self::Stdio(command) => Some(Upkeep {
-                isolation: command.isolation,
-                start_timeout: command.start_timeout,
-                idle_timeout: command.idle_timeout,
-                stop_grace: command.stop_grace,
-            }),
-            Self::WebSocket(socket) => Some(socket.upkeep),
-            Self::Http(_) => None,
+            Self::Stdio(command) => Some(command.upkeep),
+            Self::Http(Transport::Http, _) => None,
+            Self::Http(Transport::Sse | Transport::Auto, endpoint) | Self::WebSocket(endpoint) => {
+                Some(endpoint.upkeep)
+            }
         }
     }
 }
 
-/// Which clients share a child process.
+/// What an HTTP server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Streamable HTTP.
+    Http,
+    /// HTTP+SSE (2024-11-05).
+    Sse,
+    /// One of the two: the server shows which.
+    Auto,
+}
+
+/// How processes are kept, or what stands in their place: the streams of an HTTP+SSE server, the
+/// connections to one by WebSocket.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep {
+    /// Which clients share one.
+    pub isolation: Isolation,
+    /// Time from start to the answer to `initialize`.
+    pub start_timeout: Duration,
+    /// Time without a session or request after which it is stopped.
+    pub idle_timeout: Duration,
+    /// Time a process has to exit before it is signalled, and again before it is killed.
+    pub stop_grace: Duration,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            isolation: Isolation::Session,
+            start_timeout: limits::START_TIMEOUT,
+            idle_timeout: limits::PROCESS_IDLE_TIMEOUT,
+            stop_grace: limits::STOP_GRACE,
+        }
+    }
+}
+
+/// Which clients share a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// Each session has a process of its own.
@@ -82,24 +103,18 @@ pub struct Command {
     pub env: Vec<(String, Secret)>,
     /// Working directory.
     pub cwd: Option<PathBuf>,
-    /// Which clients share a process.
-    pub isolation: Isolation,
     /// Processes of this server, over all shards.
     pub processes_max: usize,
     /// Processes and threads of each of them, itself included.
     pub tasks_max: u32,
-    /// Time from start to the answer to `initialize`.
-    pub start_timeout: Duration,
-    /// Time without a session or request after which a process is stopped.
-    pub idle_timeout: Duration,
-    /// Time it has to exit before it is signalled, and again before it is killed.
-    pub stop_grace: Duration,
+    /// How they are kept.
+    pub upkeep: Upkeep,
 }
 
-/// A Streamable HTTP endpoint.
+/// Where a server is that has a URL.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Whether the connection is TLS (`https`).
+    /// Whether the connection is TLS (`https`, `wss`).
     pub tls: bool,
     /// Host name or address literal (without brackets).
     pub host: String,
@@ -113,14 +128,7 @@ pub struct Endpoint {
     pub headers: Vec<(String, Secret)>,
     /// Connections one shard keeps to it at most.
     pub conns_max: usize,
-}
-
-/// A server by WebSocket.
-#[derive(Clone, Debug)]
-pub struct WebSocket {
-    /// Where it is.
-    pub endpoint: Endpoint,
-    /// How connections to it are kept.
+    /// How its streams or connections are kept, if they stand in the place of processes.
     pub upkeep: Upkeep,
 }
 

@@ -113,7 +113,7 @@ fn answer(
 
 /// Appends what comes next.
 fn receive(stream: &mut TcpStream, buf: &mut Vec<u8>) -> io::Result<()> {
-    let mut part = [0; 16 * 1024];
+    let mut part = vec![0; 64 * 1024];
     match stream.read(&mut part)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         len => {

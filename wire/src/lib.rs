@@ -16,6 +16,8 @@ pub mod lines;
 pub mod json;
 pub mod rpc;
 pub mod ws;
+pub mod envelope;
+pub mod binary;
 
 /// What a decoder made of the bytes it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

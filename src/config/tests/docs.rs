@@ -46,6 +46,9 @@ fn every_known_key_is_read() {
             let of = if *key == "url" { "" } else { of };
             // No key takes a time of day.
             let text = match *section {
+                "listen.unix" if *key != "path" => {
+                    format!("[listen.unix]\npath = \"/s\"\n{key} = 00:00:00\n[servers.a]\n{of}")
+                }
                 "" => format!("{key} = 00:00:00\n[servers.a]\n{of}"),
                 "server" => format!("[servers.a]\n{of}\n{key} = 00:00:00"),
                 _ => format!("[{section}]\n{key} = 00:00:00\n[servers.a]\n{of}"),

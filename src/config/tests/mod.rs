@@ -7,7 +7,7 @@ use std::path::Path;
 use super::source::{Overrides, Source, load};
 use super::*;
 use crate::limits;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, ServerId, Target};
+use crate::upstream::catalog::{Command, Endpoint, Isolation, ServerId, Target, Transport};
 
 mod docs;
 mod json;
@@ -29,6 +29,8 @@ fn load_text(text: &str, is_json: bool, overrides: &Overrides) -> Result<Config,
     let read = |path: &Path| match path.to_str() {
         Some("t") => Ok(text.to_owned()),
         Some("/secret") => Ok(format!("{SECRET}\r\n\n")),
+        Some("/etc/passwd") => Ok("root:x:0:0::/:/bin/sh\nalice:x:1000:50::/:\nodd".to_owned()),
+        Some("/etc/group") => Ok("root:x:0:\nstaff:x:50:alice\n".to_owned()),
         _ => Err(io::Error::new(io::ErrorKind::NotFound, "not there")),
     };
     let source = if is_json { Source::McpJson("t".into()) } else { Source::File("t".into()) };
@@ -135,19 +137,22 @@ fn config(text: &str) -> Config {
 }
 
 #[track_caller]
+fn target(config: &Config, id: u16) -> &Target {
+    &config.catalog.get(ServerId(id)).unwrap().target
+}
+
+#[track_caller]
 fn command(config: &Config, id: u16) -> &Command {
-    let Target::Stdio(command) = &config.catalog.get(ServerId(id)).unwrap().target else {
-        panic!("not a command")
-    };
+    let Target::Stdio(command) = target(config, id) else { panic!("not a command") };
     command
 }
 
 #[track_caller]
 fn endpoint(config: &Config, id: u16) -> &Endpoint {
-    let Target::Http(endpoint) = &config.catalog.get(ServerId(id)).unwrap().target else {
-        panic!("not a URL")
-    };
-    endpoint
+    match target(config, id) {
+        Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint,
+        Target::Stdio(_) => panic!("not a URL"),
+    }
 }
 
 #[test]
@@ -165,15 +170,16 @@ fn defaults_come_from_the_limits() {
     assert_eq!(server.request_timeout, Some(limits::REQUEST_TIMEOUT));
     let command = command(&config, 0);
     assert_eq!((command.program.as_str(), &command.args[..]), ("x", &["y".to_owned()][..]));
-    assert_eq!(command.isolation, Isolation::Session);
     assert_eq!(command.processes_max, limits::PROCESSES_MAX);
     assert_eq!(command.tasks_max, limits::TASKS_MAX);
-    assert_eq!(command.start_timeout, limits::START_TIMEOUT);
-    assert_eq!(command.idle_timeout, limits::PROCESS_IDLE_TIMEOUT);
-    assert_eq!(command.stop_grace, limits::STOP_GRACE);
+    assert_eq!(command.upkeep.isolation, Isolation::Session);
+    assert_eq!(command.upkeep.start_timeout, limits::START_TIMEOUT);
+    assert_eq!(command.upkeep.idle_timeout, limits::PROCESS_IDLE_TIMEOUT);
+    assert_eq!(command.upkeep.stop_grace, limits::STOP_GRACE);
     let endpoint = endpoint(&config, 1);
     assert_eq!((endpoint.host.as_str(), endpoint.target.as_str()), ("h", "/"));
     assert_eq!(endpoint.conns_max, limits::SERVER_CONNS_MAX);
+    assert!(matches!(target(&config, 1), Target::Http(Transport::Http, _)));
 }
 
 #[test]
@@ -192,10 +198,9 @@ fn a_websocket_is_an_endpoint_and_a_conversation() {
     );
     assert_eq!(config.ws, ["127.0.0.1:8443".parse().unwrap()]);
     assert_eq!(config.ping_interval, Duration::from_secs(5));
-    let Target::WebSocket(socket) = &config.catalog.get(ServerId(0)).unwrap().target else {
-        panic!("no WebSocket")
-    };
-    let (endpoint, upkeep) = (&socket.endpoint, socket.upkeep);
+    assert!(matches!(target(&config, 0), Target::WebSocket(_)));
+    let endpoint = endpoint(&config, 0);
+    let upkeep = endpoint.upkeep;
     assert_eq!((endpoint.tls, endpoint.port, endpoint.conns_max), (true, 443, 7));
     assert_eq!((upkeep.isolation, upkeep.start_timeout), (Isolation::Shared, 7 * SECOND));
     assert_eq!(upkeep.idle_timeout, limits::PROCESS_IDLE_TIMEOUT);
@@ -218,6 +223,7 @@ fn everything_can_be_configured() {
         shards = 3
         [listen]
         http = ["127.0.0.1:1", "[::1]:1"]
+        sse = "127.0.0.1:2"
         admin = "off"
         hosts = ["gw.example"]
         origins = ["null", "https://app.example"]
@@ -244,10 +250,13 @@ fn everything_can_be_configured() {
         url = "https://h:1/x?y"
         headers = { Authorization = "Bearer ${TOKEN}", X-Key = "<${file:/secret}>" }
         connections = 7
+        transport = "auto"
+        isolation = "shared"
         request_timeout = "1s"
         "#,
     );
     assert_eq!((config.listen.len(), config.admin, config.shards), (2, None, Some(3)));
+    assert_eq!(config.sse, ["127.0.0.1:2".parse().unwrap()]);
     assert!(config.origins.admits_host(b"GW.example"));
     assert!(config.origins.admits_origin(b"null", b"localhost"));
     assert_eq!(config.message_len_max, 1 << 29);
@@ -260,15 +269,73 @@ fn everything_can_be_configured() {
     };
     assert_eq!(reveal(&command.env), ["A=s3cr3t-${TOKEN}$", "B=s3cr3t"]);
     assert_eq!(command.cwd.as_deref(), Some(Path::new("/srv")));
-    assert_eq!((command.isolation, command.processes_max), (Isolation::Shared, 65_536));
+    assert_eq!((command.upkeep.isolation, command.processes_max), (Isolation::Shared, 65_536));
     assert_eq!(command.tasks_max, 4_194_304);
-    assert_eq!(command.start_timeout, Duration::from_secs(5));
-    assert_eq!(command.idle_timeout, Duration::from_secs(86_400));
-    assert_eq!(command.stop_grace, Duration::from_secs(60));
+    assert_eq!(command.upkeep.start_timeout, Duration::from_secs(5));
+    assert_eq!(command.upkeep.idle_timeout, Duration::from_secs(86_400));
+    assert_eq!(command.upkeep.stop_grace, Duration::from_secs(60));
     assert_eq!(config.catalog.get(ServerId(0)).unwrap().request_timeout, None);
     let endpoint = endpoint(&config, 1);
     assert_eq!(reveal(&endpoint.headers), ["Authorization=Bearer s3cr3t", "X-Key=<s3cr3t>"]);
     assert_eq!((endpoint.conns_max, endpoint.port), (7, 1));
+    assert!(matches!(target(&config, 1), Target::Http(Transport::Auto, _)));
+    assert_eq!(endpoint.upkeep.isolation, Isolation::Shared);
+}
+
+#[test]
+fn unix_sockets_can_be_configured() {
+    let config = config(
+        r#"
+        [listen]
+        http = "off"
+        unix = [
+            "/run/a.sock",
+            { path = "b", mode = "660", owner = "alice:staff", users = ["alice", 7, "8"] },
+            { path = "c", owner = ":50" },
+            { path = "d", owner = "7", server = "a" },
+        ]
+        [servers.a]
+        command = ["x"]
+        "#,
+    );
+    assert_eq!((config.listen.len(), config.stdio), (0, None));
+    let [first, second, third, fourth] = &config.unix[..] else { panic!("{:?}", config.unix) };
+    assert_eq!((first.path.as_path(), first.mode), (Path::new("/run/a.sock"), 0o600));
+    assert_eq!((first.user, first.group, &first.users, first.server), (None, None, &None, None));
+    assert_eq!((second.mode, second.user, second.group), (0o660, Some(1000), Some(50)));
+    assert_eq!(second.users, Some(vec![1000, 7, 8]));
+    assert_eq!((third.user, third.group), (None, Some(50)));
+    assert_eq!((fourth.user, fourth.group, fourth.server), (Some(7), None, Some(ServerId(0))));
+    let shown = config.to_string();
+    for line in [
+        "listen.http            off\n",
+        "listen.unix            /run/a.sock (mode 0600)\n",
+        "b (mode 0660; user 1000; group 50; only for users 1000, 7, 8)\n",
+        "d (mode 0600; user 7; server a)\n",
+    ] {
+        assert!(shown.contains(line), "{line} in:\n{shown}");
+    }
+}
+
+#[test]
+fn one_client_has_one_server_and_nobody_connects() {
+    let two = "shards = 3\n[listen]\nhttp = \"0.0.0.0:1\"\nunix = \"/s\"\nadmin = \"0.0.0.0:2\"\n\
+               [servers.a]\nurl = \"https://x\"\n[servers.b]\nurl = \"https://x\"";
+    let overrides = |server: Option<&str>| Overrides {
+        shards: Some(1),
+        one_client: Some(OneClient { server: server.map(str::to_owned) }),
+        ..Overrides::default()
+    };
+    let config = load_text(two, false, &overrides(Some("b"))).unwrap();
+    assert_eq!((config.stdio, config.shards, config.admin), (Some(ServerId(1)), Some(1), None));
+    assert_eq!((config.listen.len(), config.unix.len(), config.warnings.len()), (0, 0, 0));
+    let said = "command line: --server: is needed, because there are several servers: a, b";
+    expect(load_text(two, false, &overrides(None)), said, two);
+    let said = "command line: --server: there is no server of this name; known: a, b";
+    expect(load_text(two, false, &overrides(Some("c"))), said, two);
+    let one = "[servers.a]\nurl = \"https://x\"";
+    let config = load_text(one, false, &overrides(None)).unwrap();
+    assert_eq!(config.stdio, Some(ServerId(0)));
 }
 
 #[test]
@@ -281,6 +348,7 @@ fn the_command_line_counts_more() {
         admin: Some(Some("127.0.0.1:6".parse().unwrap())),
         shards: Some(4),
         log: Some(LogChoice::Off),
+        one_client: None,
     };
     let config = load_text(text, false, &overrides).unwrap();
     assert_eq!((&config.listen, config.admin), (&overrides.listen, overrides.admin.unwrap()));

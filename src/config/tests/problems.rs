@@ -91,6 +91,119 @@ fn unknown_keys_get_the_nearest() {
 }
 
 #[test]
+fn unix_sockets() {
+    check_top(
+        r#"
+        > [listen]
+        > http = "off"
+        2:8: listen.http: can be "off" only if clients can connect elsewhere
+        > [listen]
+        > unix = "/run/mcp.sock"
+        fine
+        > [listen]
+        > http = "off"
+        > unix = "relative"
+        fine
+        > [listen]
+        > unix = []
+        2:8: listen.unix: must not be empty: the path of a socket
+        > [listen]
+        > unix = 1
+        2:8: listen.unix: must be the path of a socket, such as "/run/mcp.sock", a table
+        > [listen]
+        > unix = ["", "/run/", 1]
+        2:9: listen.unix[0]: must be the path of a socket
+        2:13: listen.unix[1]: must be the path of a socket
+        2:22: listen.unix[2]: must be the path of a socket
+        > [listen]
+        > unix = ["/a", "/a"]
+        2:15: listen.unix[1]: is there twice
+        > [listen.unix]
+        > mode = "0777"
+        > user = ["alice"]
+        1:1: listen.unix: needs a `path`
+        3:1: listen.unix.user: unknown key; did you mean `users`?
+        w: 1:1: listen.unix: everybody on this machine can connect
+        > [listen.unix]
+        > path = "/s"
+        > mode = "0777"
+        > users = ["alice"]
+        fine
+        > [listen.unix]
+        > path = "/s"
+        > mode = "rw"
+        3:8: listen.unix.mode: must be permissions in octal, such as "0600"
+        > [listen.unix]
+        > path = "/s"
+        > mode = "+600"
+        3:8: listen.unix.mode: must be permissions in octal
+        > [listen.unix]
+        > path = "/s"
+        > mode = "1777"
+        3:8: listen.unix.mode: must be permissions in octal
+        > [listen.unix]
+        > path = "/s"
+        > mode = 0o600
+        3:8: listen.unix.mode: must be permissions in octal, such as "0600" (only the owner of
+        "#,
+    );
+    let name = "x".repeat(107);
+    let long = format!("[listen]\nunix = \"/{name}\"\n[servers.a]\nurl = \"https://x\"");
+    let said = "2:8: listen.unix: must be the path of a socket";
+    expect(load_text(&long, false, &Overrides::default()), said, &long);
+}
+
+#[test]
+fn people_and_servers_of_unix_sockets() {
+    check_top(
+        r#"
+        > [listen.unix]
+        > path = "/s"
+        > owner = "bob"
+        3:9: listen.unix.owner: there is no user of this name in /etc/passwd; write the number
+        > [listen.unix]
+        > path = "/s"
+        > owner = "alice:bob"
+        3:9: listen.unix.owner: there is no group of this name in /etc/group; write the number
+        > [listen.unix]
+        > path = "/s"
+        > owner = ":"
+        3:9: listen.unix.owner: must be a user, a user and a group, or a group
+        > [listen.unix]
+        > path = "/s"
+        > owner = "4294967295"
+        3:9: listen.unix.owner: there is no user of this name
+        > [listen.unix]
+        > path = "/s"
+        > users = []
+        3:9: listen.unix.users: must not be empty: a list of users
+        > [listen.unix]
+        > path = "/s"
+        > users = ["alice", "bob", "odd", -1, true]
+        3:19: listen.unix.users[1]: there is no user of this name
+        3:26: listen.unix.users[2]: there is no user of this name
+        3:33: listen.unix.users[3]: must be a whole number
+        3:37: listen.unix.users[4]: must be a user, by name or by number
+        > [listen.unix]
+        > path = "/s"
+        > server = "b"
+        3:10: listen.unix.server: there is no server of this name; known: a
+        > [listen]
+        > unix = "/s"
+        > [servers.b]
+        > url = "https://x/"
+        2:8: listen.unix: needs a `server`, because there are several: b, a
+        > [listen.unix]
+        > path = "/s"
+        > server = "b"
+        > [servers.b]
+        > url = "wrong"
+        5:7: servers.b.url: must be a URL
+        "#,
+    );
+}
+
+#[test]
 fn listeners() {
     check_top(
         r#"
@@ -125,6 +238,18 @@ fn listeners() {
         > [listen]
         > http = "127.0.0.1:9090"
         1:1: listen.admin: 127.0.0.1:9090 is in listen.http, too
+        > [listen]
+        > sse = "127.0.0.1:8080"
+        fine
+        > [listen]
+        > sse = []
+        2:7: listen.sse: must not be empty
+        > [listen]
+        > sse = "127.0.0.1:9090"
+        1:1: listen.admin: 127.0.0.1:9090 is in listen.sse, too
+        > [listen]
+        > sse = "0.0.0.0:81"
+        w: 2:7: listen.sse: 0.0.0.0:81 can be reached from other machines
         > [listen]
         > admin = false
         2:9: listen.admin: must be an IP address and a port, such as "127.0.0.1:9090", or "off", not
@@ -280,10 +405,32 @@ fn servers() {
         let name = "a".repeat(len);
         check(&format!("> [servers.{name}]\n> url = \"https://x\"\n{said}"));
     }
+}
+
+#[test]
+fn keys_of_the_other_kind_of_server() {
     check_url(
         "
         > env = {}
         3:1: servers.a.env: is only for servers with a `command`
+        > isolation = \"shared\"
+        3:1: servers.a.isolation: is only for servers with a `command`
+        > transport = \"http\"
+        > isolation = \"shared\"
+        4:1: servers.a.isolation: is only for servers with a `command`
+        > transport = \"sse\"
+        > isolation = \"shared\"
+        > start_timeout = \"1s\"
+        > idle_timeout = \"1s\"
+        fine
+        > transport = \"auto\"
+        > stop_grace = \"1s\"
+        4:1: servers.a.stop_grace: is only for servers with a `command`
+        > transport = \"ws\"
+        3:13: servers.a.transport: must be \"http\", \"sse\" or \"auto\"
+        > transport = \"sse\"
+        > connections = 1
+        4:15: servers.a.connections: must be a whole number from 2 to 65536
         > command = [\"x\"]
         1:1: servers.a: has both `command` and `url`
         ",
@@ -416,15 +563,20 @@ fn what_is_wrong_with_a_websocket() {
         > url = "ws://h"
         > stop_grace = "1s"
         > headers = { Sec-WebSocket-Key = "x" }
+        > transport = "sse"
         > [servers.b]
         > url = "http://h"
         > isolation = "shared"
+        > [servers.c]
+        > url = "wss://h"
+        > connections = 1
         1:1: listen.admin: 127.0.0.1:9090 is in listen.ws, too
         3:6: listen.ws: 127.0.0.1:80 is in listen.http, too
         4:17: listen.ping_interval: must be a duration
         7:1: servers.a.stop_grace: is only for servers with a `command`
         8:13: servers.a.headers.Sec-WebSocket-Key: must not be configured
-        11:1: servers.b.isolation: is only for servers with a `command`
+        9:1: servers.a.transport: is only for servers with an http or https URL; remove it
+        12:1: servers.b.isolation: is only for servers with a `command`
         "#,
     );
 }

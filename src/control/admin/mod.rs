@@ -31,7 +31,7 @@ use crate::mesh::{Mesh, Parcel};
 use crate::shard::settings::Settings;
 use crate::telemetry::counters::Counters;
 use crate::telemetry::prometheus::{self, Metric, Page};
-use crate::upstream::catalog::Target;
+use crate::upstream::catalog::{Target, Transport};
 
 /// Time a shard has to report. One that takes longer is stuck.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -137,7 +137,9 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 pub(super) fn kind(target: &Target) -> &'static str {
     match target {
         Target::Stdio(_) => "stdio",
-        Target::Http(_) => "http",
+        Target::Http(Transport::Http, _) => "http",
+        Target::Http(Transport::Sse, _) => "sse",
+        Target::Http(Transport::Auto, _) => "http or sse",
         Target::WebSocket(_) => "websocket",
     }
 }

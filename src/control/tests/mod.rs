@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod guard;
+mod listen;
 mod processes;
 mod serve;
 
@@ -19,10 +20,12 @@ use tokio::net::UnixStream;
 
 use super::process::Key;
 use super::*;
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::ids::ProcessId;
 use crate::limits;
 use crate::mesh::Reply;
-use crate::upstream::catalog::{self, Isolation, Secret, Server, ServerId};
+use crate::telemetry::log::Format;
+use crate::upstream::catalog::{self, Secret, Server, ServerId, Upkeep};
 
 /// Nothing here takes longer, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -117,7 +120,7 @@ fn settings_of(servers: Vec<Server>) -> Arc<Settings> {
     Arc::new(Settings {
         catalog: Catalog::new(servers),
         origins: Policy::new(&[], hosts, Vec::new()),
-        entrances: vec![Entrance::http()],
+        entrances: vec![Entrance::of(Protocol::Http)],
         clients_max: usize::MAX,
         message_len_max: limits::MESSAGE_LEN,
         session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
@@ -135,12 +138,9 @@ fn shell(script: &str) -> Server {
         args: vec!["-c".to_owned(), script.to_owned()],
         env: vec![("CONFIGURED".to_owned(), Secret::new("a secret; $(id)".to_owned()))],
         cwd: None,
-        isolation: Isolation::Session,
         processes_max: 2,
         tasks_max: limits::TASKS_MAX,
-        start_timeout: limits::START_TIMEOUT,
-        idle_timeout: limits::PROCESS_IDLE_TIMEOUT,
-        stop_grace: limits::STOP_GRACE,
+        upkeep: Upkeep::default(),
     };
     Server { name: "sh".to_owned(), target: Target::Stdio(command), request_timeout: None }
 }

@@ -91,21 +91,6 @@ async fn a_full_mailbox_is_tried_again_in_order() {
     assert!(tokio::time::timeout(Duration::from_millis(20), post.due()).await.is_err());
 }
 
-#[test]
-fn errors_of_listening_name_address_and_remedy() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap();
-    let Err(words) = bind_entrance(&[addr], EntranceId(0), &mut [Vec::new()]) else {
-        panic!("bound twice")
-    };
-    assert!(words.contains(&addr.to_string()) && words.contains("another program"), "{words}");
-    let addr = "192.0.2.1:80".parse().unwrap();
-    let Err(words) = bind_entrance(&[addr], EntranceId(0), &mut [Vec::new()]) else {
-        panic!("bound")
-    };
-    assert!(words.contains("no such address"), "{words}");
-}
-
 /// Runs the control thread's loop in this thread's runtime.
 fn run_loop(
     bench: Bench,

@@ -277,11 +277,20 @@ impl HttpServer {
 
     /// The official server that can do everything in the legacy era.
     pub(crate) fn everything() -> Self {
+        Self::everything_over("streamableHttp", "mcp")
+    }
+
+    /// The same, by HTTP+SSE.
+    pub(crate) fn everything_over_sse() -> Self {
+        Self::everything_over("sse", "sse")
+    }
+
+    fn everything_over(transport: &str, path: &str) -> Self {
         let port = free_port();
         let mut command = node22();
         command.arg(peer("node_modules/@modelcontextprotocol/server-everything/dist/index.js"));
-        let process = Process::start(command.arg("streamableHttp").env("PORT", port.to_string()));
+        let process = Process::start(command.arg(transport).env("PORT", port.to_string()));
         until("server-everything listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
-        Self { url: format!("http://127.0.0.1:{port}/mcp"), _process: process }
+        Self { url: format!("http://127.0.0.1:{port}/{path}"), _process: process }
     }
 }

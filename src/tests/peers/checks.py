@@ -22,6 +22,7 @@ _parser.add_argument("url", nargs="?", default=os.environ.get("URL"))
 _parser.add_argument("--server", default="fixture")
 _parser.add_argument("--mode", default="legacy", choices=["legacy", "auto", "modern"])
 _parser.add_argument("--name", help="of a gateway that introduces itself by its own name")
+_parser.add_argument("--command", type=json.loads, help="of a gateway to start, in place of a URL")
 ARGUMENTS = _parser.parse_args()
 _SERVERS = pathlib.Path(__file__).with_name("servers.json")
 EXPECTED = json.loads(_SERVERS.read_text(encoding="utf-8"))[ARGUMENTS.server]

@@ -1,15 +1,18 @@
-"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP, or over
-WebSocket if the URL says so. It proves that this client works, every feature that
-it has.
+"""The Python SDK 1.x, which speaks the legacy era over Streamable HTTP, over WebSocket or
+HTTP+SSE where the URL says so, or with a gateway that it starts. It proves that this
+client works, every feature that it has.
 
     .peers/py1/bin/python py1.py URL [--server fixture|everything]
+    .peers/py1/bin/python py1.py --command JSON [--server fixture|everything]
 """
 
 import contextlib
 import datetime
 
 import checks
-from mcp import ClientSession, McpError, types
+from mcp import ClientSession, McpError, StdioServerParameters, types
+from mcp.client.sse import sse_client
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 
@@ -21,11 +24,19 @@ class Client:
 
     async def start(self, stack, full):
         url = checks.ARGUMENTS.url
-        if url.startswith("ws:"):
+        if checks.ARGUMENTS.command:
+            program, *args = checks.ARGUMENTS.command
+            streams = stdio_client(StdioServerParameters(command=program, args=args))
+            read, write = await stack.enter_async_context(streams)
+            self.session_id = lambda: None
+        elif url.startswith("ws:"):
             # Only here: it needs a package of its own.
             from mcp.client.websocket import websocket_client
 
             read, write = await stack.enter_async_context(websocket_client(url))
+            self.session_id = lambda: None
+        elif "/sse" in url:
+            read, write = await stack.enter_async_context(sse_client(url))
             self.session_id = lambda: None
         else:
             streams = streamable_http_client(url)

@@ -1,7 +1,9 @@
-"""The Python SDK 2.x, which speaks both eras over Streamable HTTP. It proves that
-the handshake (legacy), its probe (auto) and the modern era alone work.
+"""The Python SDK 2.x, which speaks both eras over Streamable HTTP, or with a gateway that
+it starts. It proves that the handshake (legacy), its probe (auto) and the modern era alone work.
 
     .peers/py2/bin/python py2.py URL [--server fixture|everything] [--mode legacy|auto|modern]
+
+--command JSON is the gateway to start, in place of a URL.
 """
 
 import asyncio
@@ -11,12 +13,23 @@ import warnings
 import checks
 import mcp_types as types
 from mcp import Client as SdkClient
+from mcp.client.stdio import StdioServerParameters
+from mcp.client.sse import sse_client
 
 # The features that 2026-07-28 deprecates are tested nevertheless.
 warnings.simplefilter("ignore")
 
 MODES = {"legacy": "legacy", "auto": "auto", "modern": "2026-07-28"}
 LOG_LEVEL = "io.modelcontextprotocol/logLevel"
+
+
+def server():
+    """Where it is, or how it is started."""
+    if not checks.ARGUMENTS.command:
+        url = checks.ARGUMENTS.url
+        return sse_client(url) if "/sse" in url else url
+    program, *args = checks.ARGUMENTS.command
+    return StdioServerParameters(command=program, args=args)
 
 
 class Client:
@@ -29,8 +42,9 @@ class Client:
             "elicitation_callback": self._elicit,
             "list_roots_callback": self._list_roots,
         }
+        url = checks.ARGUMENTS.url
         self.sdk = SdkClient(
-            checks.ARGUMENTS.url,
+            server(),
             mode=MODES[checks.ARGUMENTS.mode],
             logging_callback=self._log,
             message_handler=self._notice,

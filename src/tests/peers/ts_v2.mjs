@@ -1,11 +1,13 @@
-// The TypeScript SDK v2, which speaks both eras over Streamable HTTP. It proves
-// that its default (legacy), its probe (auto) and the modern era alone work.
+// The TypeScript SDK v2, which speaks both eras over Streamable HTTP, or with a
+// gateway that it starts. It proves that its default (legacy), its probe (auto) and the modern era alone work.
 //
 //   $NODE22 ts_v2.mjs URL [--server fixture|everything] [--mode legacy|auto|modern]
+//   $NODE22 ts_v2.mjs --command JSON [--server fixture|everything] [--mode legacy|auto|modern]
 
-import { answers, main, mode, sdk, url } from "./checks.mjs";
+import { answers, command, main, mode, sdk, url } from "./checks.mjs";
 
 const { Client, StreamableHTTPClientTransport } = sdk("@modelcontextprotocol/client");
+const { StdioClientTransport } = sdk("@modelcontextprotocol/client/stdio");
 const LOG_LEVEL = "io.modelcontextprotocol/logLevel";
 
 async function connect(full) {
@@ -30,7 +32,9 @@ async function connect(full) {
   client.setNotificationHandler("notifications/resources/updated", (it) => {
     updates.push(it.params.uri);
   });
-  const transport = new StreamableHTTPClientTransport(url);
+  const transport = command
+    ? new StdioClientTransport({ command: command[0], args: command.slice(1) })
+    : new StreamableHTTPClientTransport(url);
   await client.connect(transport);
   const modern = client.getProtocolEra() === "modern";
   return {
@@ -62,7 +66,7 @@ async function connect(full) {
     getPrompt: (name, args) => client.getPrompt({ name, arguments: args }),
     complete: (params) => client.complete(params),
     close: async () => {
-      if (!modern) await transport.terminateSession();
+      if (!modern) await transport.terminateSession?.();
       await client.close();
     },
   };

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use wire::rpc::{self, Envelope, Kind};
 
+use crate::tests::sim::talker::FIRST;
+
 /// What a call asks its server to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Do {
@@ -276,6 +278,8 @@ impl Check {
         let began = entry.began.unwrap_or(now);
         // Behind calls that hang, a call waits for a connection as long as it may take itself.
         let patience = if self.faults.slow || self.faults.hang { 330 } else { 170 };
+        // All answers to a talker share one connection, however slowly it is read.
+        let patience = if entry.client < FIRST { patience } else { patience * 2 };
         if entry.what != Do::Listen
             && fate != Fate::Lost
             && began + Duration::from_secs(patience) < now

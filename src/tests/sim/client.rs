@@ -70,7 +70,7 @@ pub(super) enum What {
 }
 
 /// Ids that all clients use: every kind that JSON-RPC allows.
-const IDS: [&str; 8] =
+pub(super) const IDS: [&str; 8] =
     ["\"a\"", "\"\"", "0", "-1", "9007199254740993", "12345678901234567890", "1", "\"1\""];
 
 pub(super) const LEGACY: [&str; 3] = ["2025-03-26", "2025-06-18", "2025-11-25"];
@@ -483,7 +483,7 @@ fn sent(what: What, session: usize, calls: Vec<usize>) -> Sent {
 }
 
 /// What the next call is to do, among what may happen in this world.
-fn pick(net: &mut Net, check: &Check) -> Do {
+pub(super) fn pick(net: &mut Net, check: &Check) -> Do {
     let faults = check.faults;
     let all = [
         (true, Do::Echo),

@@ -21,6 +21,7 @@ pub(super) struct LinkId(pub(super) usize);
 /// Who is at the far end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
+    Talker { talker: usize },
     Client { client: usize, conn: usize },
     Server { server: usize },
     Process { process: usize },
@@ -129,6 +130,9 @@ pub(super) enum Task {
     },
     Act {
         client: usize,
+    },
+    Talk {
+        talker: usize,
     },
     /// The rest of a request that waits for `100 Continue`.
     Body {
@@ -295,7 +299,9 @@ impl Net {
         if random.chance(self.tiny_percent) {
             pace.down_len = random.between(1, 3);
         }
-        if matches!(peer, Peer::Client { .. }) && random.chance(self.slow_percent) {
+        if matches!(peer, Peer::Client { .. } | Peer::Talker { .. })
+            && random.chance(self.slow_percent)
+        {
             pace.read_ms = 1 + random.below(200);
             pace.down_len = 16 * 1024;
             pace.sleeps_until = self.now + Duration::from_millis(random.below(50_000));

@@ -20,6 +20,7 @@ use crate::tests::sim::net::{
 };
 use crate::tests::sim::server_http::{Http, connect_time};
 use crate::tests::sim::server_stdio::{Stdio, Tools, take_step};
+use crate::tests::sim::talker::Talker;
 
 /// A shard and what its driver knows.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub(super) struct World {
     pub(super) check: Check,
     pub(super) cores: Vec<Core>,
     pub(super) clients: Vec<Client>,
+    pub(super) talkers: Vec<Talker>,
     pub(super) jobs: Jobs,
     pub(super) stdio: Stdio,
     pub(super) http: Http,
@@ -73,6 +75,7 @@ impl World {
             check,
             cores: (0..shards).map(core).collect(),
             clients: Vec::new(),
+            talkers: Vec::new(),
             jobs: Jobs::default(),
             stdio: Stdio::default(),
             http: Http::default(),
@@ -123,6 +126,7 @@ impl World {
             Task::Exit { process, how } => self.exit(process, how),
             Task::Accept { link } => self.accept(link),
             Task::Act { client } => self.clients[client].act(&mut self.net, &mut self.check),
+            Task::Talk { talker } => self.talkers[talker].act(&mut self.net, &mut self.check),
             Task::Body { client, conn } => self.clients[client].go_on(conn, &mut self.net),
             Task::Resume { client, lost } => {
                 self.clients[client].resume(lost, &mut self.net, &mut self.check);
@@ -269,12 +273,20 @@ impl World {
         }
         let port = 1024 + u16::try_from(link.0 % 60_000).unwrap();
         let address = Address::Ip((Ipv4Addr::LOCALHOST, port).into());
-        let peer = Peer { address, entrance: EntranceId(0) };
+        let entrance = match self.net.link(link).peer {
+            Who::Talker { talker } => self.talkers[talker].entrance(),
+            _ => EntranceId(0),
+        };
+        let peer = Peer { address, entrance };
         self.handle(shard, Event::Accepted { socket: socket(link), peer });
     }
 
     fn receive(&mut self, link: LinkId) {
-        let Near::Open { shard, conn } = self.net.link(link).near else { return };
+        let Near::Open { shard, conn } = self.net.link(link).near else {
+            // It moves to another shard, which will be told of the same bytes.
+            drop(self.net.take_up(link));
+            return;
+        };
         match self.net.take_up(link) {
             Some(Ok(mut bytes)) => {
                 assert!(bytes.len() <= limits::RECV_LEN);
@@ -355,6 +367,7 @@ impl World {
             Who::Client { client, conn } => {
                 self.clients[client].received(conn, bytes, net, check);
             }
+            Who::Talker { talker } => self.talkers[talker].received(link, bytes, net, check),
             Who::Server { server } => {
                 self.http.received(server, link, bytes, &mut Tools { net, check, jobs });
             }

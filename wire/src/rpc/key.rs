@@ -187,7 +187,7 @@ impl Seen {
 
 /// Whether Go's `encoding/json` takes `key` for `name`: it compares under Unicode simple folding,
 /// where two letters outside ASCII fold into it.
-fn looks_like(key: &[u8], name: &str) -> bool {
+pub(crate) fn looks_like(key: &[u8], name: &str) -> bool {
     if key.len() == name.len() {
         return key.eq_ignore_ascii_case(name.as_bytes());
     }

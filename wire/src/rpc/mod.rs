@@ -16,6 +16,7 @@ mod tests;
 
 pub use crate::json::{Span, Text};
 pub use error::RpcError;
+pub(crate) use key::looks_like;
 pub use scan::scan;
 pub use splice::{splice, write_line_safe};
 

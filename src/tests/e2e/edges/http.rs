@@ -227,6 +227,7 @@ impl Wire {
 /// An event of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Event {
+    pub(crate) name: String,
     pub(crate) id: Option<String>,
     pub(crate) retry: Option<String>,
     pub(crate) data: String,
@@ -242,6 +243,7 @@ impl Event {
             let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
             is_comment &= name.is_empty();
             match name {
+                "event" => event.name = value,
                 "id" => event.id = Some(value),
                 "retry" => event.retry = Some(value),
                 "data" => event.data.push_str(&value),

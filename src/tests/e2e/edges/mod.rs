@@ -1,6 +1,7 @@
 //! The edges of the gateway: what hostile, broken, slow and dying peers meet.
 
 mod http;
+mod lines;
 mod recorder;
 mod rig;
 mod ws;
@@ -11,9 +12,14 @@ mod hostile;
 mod bytes;
 mod headers;
 mod sessions;
+mod sse;
+mod remote;
 mod processes;
 mod shards;
 mod logs;
 mod slow;
+mod tcp;
 mod websocket;
 mod websocket_servers;
+mod unix;
+mod stdio;

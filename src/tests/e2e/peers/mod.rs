@@ -6,6 +6,7 @@
 mod conformance;
 mod sdks;
 mod servers;
+mod stdio;
 
 use std::path::PathBuf;
 

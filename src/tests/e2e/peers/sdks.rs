@@ -1,6 +1,9 @@
 //! The clients of four SDKs do everything that they can through the gateway, in each era.
 
-use std::process::{Command, Stdio};
+use std::env::temp_dir;
+use std::fs;
+use std::process::{Command, Stdio, id};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Pair, entry_point, script};
@@ -11,18 +14,18 @@ const PATIENCE: Duration = Duration::from_mins(3);
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Legacy,
     /// Whatever the server does; the newer, if it does both.
     Auto,
     Modern,
 }
 
-use Mode::{Auto, Legacy, Modern};
+pub(super) use Mode::{Auto, Legacy, Modern};
 
 /// What is expected of the server; a key of `servers.json`.
 #[derive(Clone, Copy, Debug)]
-enum Server {
+pub(super) enum Server {
     /// Both eras.
     Fixture,
     /// Legacy only.
@@ -30,7 +33,7 @@ enum Server {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Sdk {
+pub(super) enum Sdk {
     TypeScript1,
     /// By WebSocket.
     TypeScript1Socket,
@@ -42,15 +45,15 @@ enum Sdk {
     Rust,
 }
 
-type Client = (Sdk, Mode);
+pub(super) type Client = (Sdk, Mode);
 
-const TYPESCRIPT: [Client; 4] = [
+pub(super) const TYPESCRIPT: [Client; 4] = [
     (Sdk::TypeScript1, Legacy),
     (Sdk::TypeScript2, Legacy),
     (Sdk::TypeScript2, Auto),
     (Sdk::TypeScript2, Modern),
 ];
-const PYTHON: [Client; 4] =
+pub(super) const PYTHON: [Client; 4] =
     [(Sdk::Python1, Legacy), (Sdk::Python2, Legacy), (Sdk::Python2, Auto), (Sdk::Python2, Modern)];
 const RUST: [Client; 3] = [(Sdk::Rust, Legacy), (Sdk::Rust, Auto), (Sdk::Rust, Modern)];
 
@@ -142,6 +145,52 @@ fn rust_clients_use_a_legacy_child_process() {
     check(everything_over_stdio, Server::Everything, &RUST);
 }
 
+/// 2024-11-05: a stream for what the server says, a POST for each message of the client.
+#[test]
+fn clients_of_http_and_sse_use_child_processes() {
+    for (start, server) in [
+        (everything_over_stdio as fn() -> Pair, Server::Everything),
+        (Pair::fixture_over_stdio, Server::Fixture),
+    ] {
+        check_sse(start, server);
+    }
+}
+
+#[test]
+fn clients_of_http_and_sse_use_an_http_server() {
+    check_sse(fixture_over_http, Server::Fixture);
+}
+
+fn check_sse(start: impl Fn() -> Pair, server: Server) {
+    for sdk in [Sdk::TypeScript1, Sdk::Python1, Sdk::Python2] {
+        let pair = start();
+        let url = format!("http://{}/sse", pair.gateway.addr);
+        if let Err(output) = run_with(&[&url], server, (sdk, Legacy)) {
+            panic!("{sdk:?} failed:\n{output}");
+        }
+    }
+}
+
+/// The same transport at the other end.
+#[test]
+fn clients_use_a_server_of_http_and_sse() {
+    check(everything_over_sse, Server::Everything, &TYPESCRIPT);
+    check(everything_over_sse, Server::Everything, &PYTHON);
+}
+
+fn everything_over_sse() -> Pair {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let server = HttpServer::everything_over_sse();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let file = temp_dir().join(format!("mcp-e2e-{}-sse-{number}.json", id()));
+    let text =
+        format!(r#"{{"mcpServers": {{"old": {{"type": "sse", "url": "{}"}}}}}}"#, server.url);
+    fs::write(&file, text).unwrap();
+    let gateway = Gateway::run(["--mcp-json".as_ref(), &*file]);
+    fs::remove_file(file).unwrap();
+    Pair { gateway, _server: Some(server), _near: None }
+}
+
 /// The gateway does not translate between the eras: a modern client that does not fall back is
 /// told so by its own SDK, by the server, or by the gateway in place of a child process.
 #[test]
@@ -194,7 +243,20 @@ fn check(start: impl Fn() -> Pair, server: Server, clients: &[Client]) {
 }
 
 /// Runs one client; what it printed, as an error if it failed.
-fn run(gateway: &Gateway, server: Server, (sdk, mode): Client) -> Result<String, String> {
+fn run(gateway: &Gateway, server: Server, client: Client) -> Result<String, String> {
+    let url = match client.0 {
+        Sdk::TypeScript1Socket | Sdk::Python1Socket => gateway.url().replacen("http", "ws", 1),
+        _ => gateway.url(),
+    };
+    run_with(&[&url], server, client)
+}
+
+/// The same, with the arguments that lead to the gateway.
+pub(super) fn run_with(
+    gateway: &[&str],
+    server: Server,
+    (sdk, mode): Client,
+) -> Result<String, String> {
     let mut command = match sdk {
         Sdk::TypeScript1 | Sdk::TypeScript1Socket => interpreted(node22(), "ts_v1.mjs"),
         Sdk::TypeScript2 => interpreted(node22(), "ts_v2.mjs"),
@@ -213,11 +275,7 @@ fn run(gateway: &Gateway, server: Server, (sdk, mode): Client) -> Result<String,
         Auto => "auto",
         Modern => "modern",
     };
-    let url = match sdk {
-        Sdk::TypeScript1Socket | Sdk::Python1Socket => gateway.url().replacen("http", "ws", 1),
-        _ => gateway.url(),
-    };
-    command.args([&url, "--server", server, "--mode", mode]);
+    command.args(gateway).args(["--server", server, "--mode", mode]);
     let mut process = Process::start(command.stdin(Stdio::null()));
     let status = process.end(PATIENCE);
     if status.success() { Ok(process.output()) } else { Err(process.output()) }

@@ -1,4 +1,5 @@
-//! A server that is reached by WebSocket: the connection that takes the place of a child process.
+//! Servers by WebSocket: a connection takes the place of a child process, and a message that of a
+//! line.
 
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ pub const DEFLATE: DeflateParams = DeflateParams::WITHOUT_CONTEXT;
 
 /// A connection to such a server.
 #[derive(Debug)]
-pub struct Remote {
+pub struct WebSocket {
     /// TLS, if the URL says so.
     pub tls: Option<Box<rustls::ClientConnection>>,
     /// What the handshake is recognised by.
@@ -34,12 +35,12 @@ pub struct Remote {
     pub pinged_at: Option<Instant>,
 }
 
-impl Remote {
-    /// A connection that is being dialled.
-    pub fn new(tls: Option<Box<rustls::ClientConnection>>, nonce: [u8; 16], now: Instant) -> Self {
+impl WebSocket {
+    /// A connection that is yet to be dialled.
+    pub fn new(now: Instant) -> Self {
         Self {
-            tls,
-            nonce,
+            tls: None,
+            nonce: [0; 16],
             head: Vec::new(),
             frames: None,
             is_open: false,
