@@ -106,6 +106,8 @@ pub struct Exchange {
     pub headers: Bytes,
     /// Method and name, for the log.
     pub label: Label,
+    /// Whether the client wants its answer in the predecessor's envelope.
+    pub is_enveloped: bool,
     /// Whether it may be sent again although the server may have seen it: lists and reads.
     pub is_repeatable: bool,
     /// Whether it was sent again already.

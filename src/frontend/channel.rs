@@ -32,6 +32,8 @@ pub struct Channel {
     pub others: Vec<SessionKey>,
     /// Requests in flight that belong to no session.
     pub exchanges: Vec<ExchangeId>,
+    /// The id of the predecessor's envelope (raw JSON) around the message that is being served.
+    pub envelope: Option<Vec<u8>>,
     /// Whether the client will send no more.
     pub is_ended: bool,
     /// Bytes of an incomplete message that count against the shard's `GATHERED_LEN_MAX`.
@@ -119,6 +121,7 @@ impl Channel {
             session: None,
             others: Vec::new(),
             exchanges: Vec::new(),
+            envelope: None,
             is_ended: false,
             gathered: 0,
             heard_at: now,

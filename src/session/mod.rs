@@ -96,6 +96,34 @@ pub struct Setup {
 }
 
 impl Session {
+    /// A session that was not answered yet, with the `initialize` that begins it.
+    pub fn new(
+        (id, server): (SessionId, ServerId),
+        initialize: Bytes,
+        link: Link,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            server,
+            is_open: false,
+            revision: Revision::NEWEST_LEGACY,
+            initialize,
+            initialized: None,
+            setup: Vec::new(),
+            is_irreplaceable: false,
+            link,
+            channel: None,
+            is_mute: false,
+            replay: Replay::new(),
+            restart: Restart::default(),
+            questions: Vec::new(),
+            exchanges: Vec::new(),
+            used_at: now,
+            wish: Wish::default(),
+        }
+    }
+
     /// Remembers what `method` changes at the server. `subject`: the resource it is about.
     pub fn remember(&mut self, method: &[u8], subject: &[u8], message: impl FnOnce() -> Bytes) {
         let key = match method {

@@ -53,6 +53,7 @@ impl Shard {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let status = http_status(exchange.era, error);
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
+        let (is_enveloped, id) = (exchange.is_enveloped, exchange.id.clone());
         match reply {
             Reply::Pending(conn) => {
                 let opened = session.filter(|_| kind == Kind::Initialize && error.is_none());
@@ -77,6 +78,9 @@ impl Shard {
                     self.stream_event((session, number), parts, now);
                     self.stream_answered(session, number, now);
                 }
+            }
+            Reply::Channel(conn) if is_enveloped => {
+                self.channel_envelops(conn, &id, parts, now);
             }
             Reply::Channel(conn) => self.channel_write(conn, parts, now),
             Reply::Relaying(_) | Reply::Nobody => {}
@@ -295,6 +299,7 @@ impl Shard {
             return;
         }
         let Some(exchange) = self.exchanges.get(key) else { return };
+        let is_enveloped = exchange.is_enveloped;
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
         if let Kind::Open(process) | Kind::Line(process) = kind {
             return self.remote_sse_failed((process, key), refusal, now);
@@ -315,6 +320,9 @@ impl Shard {
                     self.stream_event((session, number), &[&text], now);
                     self.stream_answered(session, number, now);
                 }
+            }
+            Reply::Channel(conn) if is_enveloped => {
+                self.channel_envelops(conn, &id, &[&text], now);
             }
             Reply::Channel(conn) => self.channel_write(conn, &[&text], now),
             Reply::Nobody => {}

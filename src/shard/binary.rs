@@ -21,6 +21,7 @@ use crate::message::{Era, Payload};
 use crate::refusal::Refusal;
 use crate::session::id::SessionId;
 use crate::shard::Shard;
+use crate::shard::channel::has_long_id;
 use crate::shard::post::Incoming;
 use crate::telemetry::log::timestamp;
 use crate::upstream::catalog::ServerId;
@@ -145,6 +146,9 @@ impl Shard {
             Ok(Document::Batch) => return self.refuse(conn, Refusal::Batch, b"null", now),
             Err(error) => return self.refuse(conn, Refusal::Rpc(error), b"null", now),
         };
+        if has_long_id(&message) {
+            return self.refuse(conn, Refusal::LongId, b"null", now);
+        }
         if stage == Stage::Authorization {
             return self.binary_authorizes(conn, dialect, (bytes, &message), now);
         }
@@ -195,7 +199,7 @@ impl Shard {
         message.extend_from_slice(b"},\"id\":");
         message.extend_from_slice(id);
         message.push(b'}');
-        self.channel_write(conn, &[&message], now);
+        self.channel_answer(conn, &message, now);
     }
 
     /// A message for the server that a namespace means.
@@ -206,10 +210,9 @@ impl Shard {
         (bytes, message): (&[u8], &Envelope),
         now: Instant,
     ) {
+        let namespace = namespace.filter(|namespace| !namespace.is_empty());
         let is_named = namespace.is_some();
-        let namespace = namespace
-            .filter(|namespace| !namespace.is_empty())
-            .unwrap_or_else(|| derived_namespace(bytes, message));
+        let namespace = namespace.unwrap_or_else(|| derived_namespace(bytes, message));
         let namespace = String::from_utf8_lossy(&namespace).into_owned();
         let id = message.id.map_or(&b"null"[..], |id| id.get(bytes));
         let Some(default) = self.channel_mut(conn).map(|channel| channel.server) else { return };
@@ -236,6 +239,9 @@ impl Shard {
             // There is nobody yet who could be notified.
             self.counters.dropped += 1;
             return;
+        }
+        if message.kind == rpc::Kind::Request && self.draining.is_some() {
+            return self.refuse(conn, Refusal::Draining, id, now);
         }
         let Some(session) = self.session_on_behalf(conn, server, now) else {
             return self.refuse(conn, Refusal::Full, id, now);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use wire::binary::v1::Dialect;
+use wire::envelope;
 use wire::http1::write_header;
 use wire::lines::{Line, LineReader, write_line};
 use wire::rpc::{self, Document, Envelope};
@@ -23,6 +24,7 @@ use crate::session::Link;
 use crate::shard::event::Action;
 use crate::shard::post::Incoming;
 use crate::shard::{Role, Shard};
+use crate::telemetry::log::timestamp;
 use crate::upstream::catalog::{ServerId, Target};
 
 impl Shard {
@@ -438,12 +440,38 @@ impl Shard {
         }
         let mut text = Vec::new();
         refusal.write_error(&mut text, id, requested);
-        self.channel_write(conn, &[&text], now);
+        self.channel_answer(conn, &text, now);
+    }
+
+    /// Answers the message that is being served.
+    pub(super) fn channel_answer(&mut self, conn: ConnId, message: &[u8], now: Instant) {
+        match self.channel_mut(conn).and_then(|channel| channel.envelope.clone()) {
+            None => self.channel_write(conn, &[message], now),
+            Some(id) => self.channel_envelops(conn, &id, &[message], now),
+        }
+    }
+
+    /// Writes an answer in the predecessor's envelope, under this id (raw JSON).
+    pub(super) fn channel_envelops(
+        &mut self,
+        conn: ConnId,
+        id: &[u8],
+        parts: &[&[u8]],
+        now: Instant,
+    ) {
+        let time = timestamp(self.wall(now));
+        let time = String::from_utf8_lossy(&time).into_owned();
+        let mut head = Vec::new();
+        envelope::write_reply_head(&mut head, Some(id), &time);
+        let mut around: Vec<&[u8]> = vec![&head];
+        around.extend_from_slice(parts);
+        around.push(envelope::PAYLOAD_END);
+        self.channel_write(conn, &around, now);
     }
 }
 
 /// Whether an id of a message is too long to be kept.
-fn has_long_id(envelope: &Envelope) -> bool {
+pub(super) fn has_long_id(envelope: &Envelope) -> bool {
     let ids = [envelope.id, envelope.progress_token, envelope.request_id];
     ids.into_iter().flatten().any(|id| limits::ID_LEN_MAX < id.len())
 }

@@ -18,6 +18,7 @@ use crate::message::{Era, Payload, Revision};
 use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::session::id::SessionId;
+use crate::shard::channel::has_long_id;
 use crate::shard::{Role, Shard};
 use crate::timers::Wish;
 use crate::upstream::catalog::{ServerId, Target};
@@ -77,11 +78,7 @@ impl Shard {
                 return;
             }
         };
-        let has_long_id = [envelope.id, envelope.progress_token, envelope.request_id]
-            .into_iter()
-            .flatten()
-            .any(|id| limits::ID_LEN_MAX < id.len());
-        if has_long_id {
+        if has_long_id(&envelope) {
             self.refuse(conn, Refusal::LongId, b"null", now);
             return;
         }
@@ -348,7 +345,8 @@ impl Shard {
             (true, _) => Reply::Channel(conn),
         };
         let is_full = limits::SESSION_EXCHANGES_MAX <= in_flight;
-        let exchange = self.exchange_of(kind, reply, incoming, now);
+        let mut exchange = self.exchange_of(kind, reply, incoming, now);
+        exchange.is_enveloped = self.channel_mut(conn).is_some_and(|it| it.envelope.is_some());
         let len = exchange.message.len() as u64;
         let is_full = is_full || (limits::GATHERED_LEN_MAX as u64) < self.counters.gathered + len;
         let inserted = if is_full { None } else { self.exchanges.insert(exchange).ok() };
@@ -412,6 +410,7 @@ impl Shard {
             token: envelope.progress_token.map(part),
             headers: incoming.headers.clone(),
             label: self.label(incoming),
+            is_enveloped: false,
             is_repeatable: is_repeatable(incoming),
             retried: false,
             relayed: None,
@@ -489,6 +488,7 @@ impl Shard {
             message,
             headers: headers.unwrap_or_default(),
             label: Label::default(),
+            is_enveloped: false,
             is_repeatable: true,
             retried: false,
             relayed: None,

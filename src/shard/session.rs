@@ -15,13 +15,11 @@ use crate::limits;
 use crate::message::{Era, Payload, Revision};
 use crate::refusal::Refusal;
 use crate::session::id::SessionId;
-use crate::session::replay::{From, GET_STREAM, Replay, parse_event_id};
+use crate::session::replay::{From, GET_STREAM, parse_event_id};
 use crate::session::{Link, Session};
 use crate::shard::post::Incoming;
 use crate::shard::{Shard, Timer};
-use crate::timers::Wish;
 use crate::upstream::catalog::{Isolation, ServerId};
-use crate::upstream::restart::Restart;
 
 impl Shard {
     /// `initialize`: a session begins. The id goes out with the answer.
@@ -49,25 +47,12 @@ impl Shard {
         }
         let Some(link) = self.link(incoming.server) else { return };
         let id = SessionId::mint(&mut self.random, self.identity.id, self.identity.shards);
-        let session = Session {
-            id,
-            server: incoming.server,
-            is_open: false,
-            revision: revision.unwrap_or(Revision::NEWEST_LEGACY).min(Revision::NEWEST_LEGACY),
-            initialize: payload.keep(),
-            initialized: None,
-            setup: Vec::new(),
-            is_irreplaceable: false,
-            link,
-            channel: self.channel_mut(conn).map(|_| conn),
-            is_mute: self.channel_mut(conn).is_some_and(|channel| !channel.writer.has_events()),
-            replay: Replay::new(),
-            restart: Restart::default(),
-            questions: Vec::new(),
-            exchanges: Vec::new(),
-            used_at: now,
-            wish: Wish::default(),
-        };
+        let mut session = Session::new((id, incoming.server), payload.keep(), link, now);
+        session.revision = revision.unwrap_or(Revision::NEWEST_LEGACY).min(Revision::NEWEST_LEGACY);
+        if let Some(channel) = self.channel_mut(conn) {
+            session.channel = Some(conn);
+            session.is_mute = !channel.writer.has_events() || channel.envelope.is_some();
+        }
         let Ok(key) = self.sessions.insert(session) else {
             self.refuse(conn, Refusal::Full, incoming.id(), now);
             return;
@@ -108,25 +93,11 @@ impl Shard {
     ) -> Option<SessionKey> {
         let link = self.link(server)?;
         let id = SessionId::mint(&mut self.random, self.identity.id, self.identity.shards);
-        let session = Session {
-            id,
-            server,
-            is_open: true,
-            revision: Revision::NEWEST_LEGACY,
-            initialize,
-            initialized: Some(Bytes::from_static(INITIALIZED)),
-            setup: Vec::new(),
-            is_irreplaceable: false,
-            link,
-            channel: Some(conn),
-            is_mute: true,
-            replay: Replay::new(),
-            restart: Restart::default(),
-            questions: Vec::new(),
-            exchanges: Vec::new(),
-            used_at: now,
-            wish: Wish::default(),
-        };
+        let mut session = Session::new((id, server), initialize, link, now);
+        session.is_open = true;
+        session.initialized = Some(Bytes::from_static(INITIALIZED));
+        session.channel = Some(conn);
+        session.is_mute = true;
         let key = self.sessions.insert(session).ok()?;
         self.session_keys.insert(id, key);
         self.counters.sessions += 1;

@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use bytes::Bytes;
+use wire::envelope::{self, EnvelopeError, Form};
 use wire::http1::{HEAD_END, RequestHead};
+use wire::rpc::Document;
 use wire::ws::{
     self, DeflateParams, Item, MessageKind, Receiver, RequestError, accept_request, write_close,
     write_message, write_message_head, write_ping, write_pong,
@@ -29,6 +31,9 @@ const PROTOCOLS: &[&str] = &["mcp"];
 
 /// Nothing is kept between messages, so that idle connections are cheap.
 const DEFLATE: DeflateParams = DeflateParams::WITHOUT_CONTEXT;
+
+/// What only the predecessor's envelope has, and arguments that speak of it.
+const ENVELOPE_KEY: &[u8] = b"\"mcp_payload\"";
 
 /// How far the shard's compressor refers back. A client that has less room gets messages as they
 /// are.
@@ -155,8 +160,9 @@ impl Shard {
 
     fn socket_item(&mut self, conn: ConnId, item: Item<'_>, now: Instant) {
         match item {
-            // This is the place to tell the envelope of the predecessor from bare JSON-RPC, for
-            // each message by itself.
+            Item::Text(text) if memchr::memmem::find(&text, ENVELOPE_KEY).is_some() => {
+                self.socket_envelope(conn, &text, now);
+            }
             Item::Text(Cow::Borrowed(text)) => {
                 self.channel_message(conn, &Payload::Borrowed(text), now);
             }
@@ -173,6 +179,33 @@ impl Shard {
                 self.socket_close(conn, close.map(|close| close.code), "");
                 self.channel_close(conn, "client closed", now);
             }
+        }
+    }
+
+    /// A message that may be in the predecessor's envelope: it is answered in kind.
+    fn socket_envelope(&mut self, conn: ConnId, text: &[u8], now: Instant) {
+        let around = match envelope::read(text, limits::DEPTH_MAX) {
+            Ok(around) if around.form == Form::Enveloped => around,
+            Ok(_) => return self.channel_message(conn, &Payload::Borrowed(text), now),
+            Err(EnvelopeError::Json(_)) => {
+                return self.channel_message(conn, &Payload::Borrowed(text), now);
+            }
+            Err(_) => return self.refuse(conn, Refusal::Envelope, b"null", now),
+        };
+        let bytes = around.message.get(text);
+        let Some(channel) = self.channel_mut(conn) else { return };
+        channel.messages += 1;
+        channel.envelope = Some(around.id.map_or(&b"null"[..], |id| id.get(text)).to_vec());
+        let namespace = around.target_namespace.map(|name| name.decode(text).into_owned());
+        match self.channel_document(conn, bytes) {
+            Ok(Document::Message(message)) => {
+                self.namespaced(conn, namespace, (bytes, &message), now);
+            }
+            Ok(Document::Batch) => self.refuse(conn, Refusal::Batch, b"null", now),
+            Err(refusal) => self.refuse(conn, refusal, b"null", now),
+        }
+        if let Some(channel) = self.channel_mut(conn) {
+            channel.envelope = None;
         }
     }
 

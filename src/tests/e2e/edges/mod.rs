@@ -21,5 +21,6 @@ mod slow;
 mod tcp;
 mod websocket;
 mod websocket_servers;
+mod envelope;
 mod unix;
 mod stdio;

@@ -14,7 +14,7 @@ use super::ws::{Came, Socket, call, handshake};
 use crate::support::HttpServer;
 
 /// A gateway with a WebSocket entrance, and its address.
-pub(crate) fn rig_ws(config: &str) -> (Rig, SocketAddr) {
+pub(super) fn rig_ws(config: &str) -> (Rig, SocketAddr) {
     let mut rig = Rig::new(&format!("[listen]\nws = \"127.0.0.1:0\"\n{config}"));
     let log = rig.gateway.process.output();
     let (_, rest) = log.split_once("ws://").unwrap();
