@@ -332,3 +332,83 @@ impl Shard {
         self.processes.get_mut(&id)?.socket_mut()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::admission::entrance::{Entrance, Protocol};
+    use crate::admission::origin::Policy;
+    use crate::ids::{Address, EntranceId, Peer, ShardId, Socket};
+    use crate::shard::event::Event;
+    use crate::shard::settings::{Identity, Settings};
+    use crate::upstream::catalog::{Catalog, Server, Upkeep};
+
+    const INITIALIZE: &[u8] =
+        b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\
+        \"protocolVersion\":\"2025-11-25\",\"capabilities\":{},\
+        \"clientInfo\":{\"name\":\"x\",\"version\":\"1\"}}}\n";
+
+    /// A shard with a server that may have one connection, and whose name is to be looked up.
+    fn shard(now: Instant) -> Shard {
+        let endpoint = Endpoint {
+            tls: false,
+            host: "name.test".to_owned(),
+            port: 1,
+            authority: "name.test:1".to_owned(),
+            target: "/".to_owned(),
+            headers: Vec::new(),
+            conns_max: 1,
+            upkeep: Upkeep::default(),
+        };
+        let target = Target::WebSocket(endpoint);
+        let server = Server { name: "a".to_owned(), target, request_timeout: None };
+        let settings = Arc::new(Settings {
+            catalog: Catalog::new(vec![server]),
+            origins: Policy::default(),
+            entrances: vec![Entrance::of(Protocol::Lines)],
+            clients_max: 9,
+            message_len_max: limits::MESSAGE_LEN,
+            session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
+            ping_interval: limits::PING_INTERVAL,
+            log: None,
+            tls: None,
+            epoch: (now, SystemTime::UNIX_EPOCH),
+        });
+        let identity = Identity { id: ShardId(0), shards: 1, seed: [0; 32] };
+        Shard::new(settings, identity, now)
+    }
+
+    fn tell(shard: &mut Shard, event: Event<'_>, now: Instant) -> Vec<Action> {
+        shard.handle(event, now);
+        std::iter::from_fn(|| shard.poll()).collect()
+    }
+
+    /// A client comes and says `initialize`; whether a name is looked up for it.
+    fn begin(shard: &mut Shard, now: Instant) -> bool {
+        let peer = Peer { address: Address::Local { pid: 1, uid: 1 }, entrance: EntranceId(0) };
+        let actions = tell(shard, Event::Accepted { socket: Socket(0), peer }, now);
+        let [Action::Receive { conn, .. }, ..] = actions[..] else { panic!("{actions:?}") };
+        let bytes = &mut INITIALIZE.to_vec();
+        let actions = tell(shard, Event::Received { conn, bytes }, now);
+        let is_asked = |action: &Action| {
+            matches!(action, Action::Ask { question: Question::Resolve { .. }, .. })
+        };
+        actions.iter().any(is_asked)
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_in_time_holds_no_place() {
+        let now = Instant::now();
+        let mut shard = shard(now);
+        assert!(begin(&mut shard, now));
+        assert!(!begin(&mut shard, now), "there is a place for one");
+        let later = now + limits::START_TIMEOUT + Duration::from_secs(1);
+        let actions = tell(&mut shard, Event::Woke, later);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Stop { .. })), "{actions:?}");
+        assert_eq!(shard.counters().server_conns, 0);
+        assert!(begin(&mut shard, later));
+    }
+}
