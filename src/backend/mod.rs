@@ -3,3 +3,5 @@
 pub mod http;
 pub mod sse;
 pub mod stdio;
+pub mod tls;
+pub mod websocket;

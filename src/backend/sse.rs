@@ -11,9 +11,9 @@ use crate::upstream::catalog::{Endpoint, Secret};
 
 /// What carries the messages of such a server, in the place of the streams of a process.
 #[derive(Debug, Default)]
-pub struct Remote {
-    /// The exchange that brings the event stream.
-    pub stream: Option<ExchangeId>,
+pub struct EventStream {
+    /// The exchange that brings it.
+    pub exchange: Option<ExchangeId>,
     /// Where messages are posted: a request target. It names the server's session.
     pub target: Option<Secret>,
     /// Messages that wait until the one before is taken.
@@ -105,7 +105,7 @@ fn without_dots(target: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::catalog::{Isolation, Transport};
+    use crate::upstream::catalog::Upkeep;
 
     #[test]
     fn an_address_is_resolved_and_leads_to_no_other_origin() {
@@ -117,8 +117,7 @@ mod tests {
             target: target.to_owned(),
             headers: Vec::new(),
             conns_max: 1,
-            transport: Transport::Sse,
-            isolation: Isolation::Session,
+            upkeep: Upkeep::default(),
         };
         let plain = endpoint(false, "h:81", "/a/b/sse?x=/y");
         for (reference, expected) in [

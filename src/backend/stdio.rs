@@ -1,4 +1,5 @@
-//! Child processes: newline-delimited JSON-RPC in both directions.
+//! Child processes: newline-delimited JSON-RPC in both directions. What is said of them goes for
+//! what stands in their place, too: streams of HTTP+SSE servers, and connections by WebSocket.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -6,14 +7,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use wire::lines::LineReader;
 
-use crate::backend::sse::Remote;
+use crate::backend::sse::EventStream;
+use crate::backend::websocket::WebSocket;
 use crate::ids::ConnId;
 use crate::ids::ExchangeId;
 use crate::ids::SessionKey;
 use crate::timers::Wish;
 use crate::upstream::catalog::ServerId;
 
-/// A child process of a shard.
+/// A child process of a shard, or what stands in its place.
 #[derive(Debug)]
 pub struct Process {
     /// Whose it is.
@@ -22,12 +24,10 @@ pub struct Process {
     pub user: User,
     /// How far it is.
     pub state: State,
-    /// Our end of its standard streams.
+    /// Our end of its standard streams, or of the connection by WebSocket.
     pub conn: Option<ConnId>,
-    /// What carries its messages if it is no process but the stream of an HTTP+SSE server.
-    pub remote: Option<Box<Remote>>,
-    /// Its output, as lines.
-    pub lines: LineReader,
+    /// What carries its messages.
+    pub carrier: Carrier,
     /// Messages that wait until it is ready.
     pub backlog: Vec<Bytes>,
     /// Bytes in `backlog`.
@@ -59,6 +59,48 @@ pub struct Process {
     pub wish: Wish,
 }
 
+impl Process {
+    /// Whether there is a child process: one that the control thread starts and stops.
+    pub fn is_child(&self) -> bool {
+        matches!(self.carrier, Carrier::Pipes(_))
+    }
+
+    /// The stream that carries its messages, if it is one.
+    pub fn stream(&self) -> Option<&EventStream> {
+        match &self.carrier {
+            Carrier::Events(stream) => Some(stream),
+            Carrier::Pipes(_) | Carrier::WebSocket(_) => None,
+        }
+    }
+
+    /// See [`Process::stream`].
+    pub fn stream_mut(&mut self) -> Option<&mut EventStream> {
+        match &mut self.carrier {
+            Carrier::Events(stream) => Some(stream),
+            Carrier::Pipes(_) | Carrier::WebSocket(_) => None,
+        }
+    }
+
+    /// The WebSocket that carries its messages, if it is one.
+    pub fn socket_mut(&mut self) -> Option<&mut WebSocket> {
+        match &mut self.carrier {
+            Carrier::WebSocket(socket) => Some(socket),
+            Carrier::Pipes(_) | Carrier::Events(_) => None,
+        }
+    }
+}
+
+/// What carries the messages of a process.
+#[derive(Debug)]
+pub enum Carrier {
+    /// Its standard streams. What it writes comes out of this in lines.
+    Pipes(LineReader),
+    /// A stream of events, and requests that take ours.
+    Events(Box<EventStream>),
+    /// A WebSocket.
+    WebSocket(Box<WebSocket>),
+}
+
 /// Who uses a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
@@ -75,7 +117,7 @@ pub enum User {
 pub enum State {
     /// It waits for the pause after a crash to pass.
     Delayed(Instant),
-    /// The control thread is starting it.
+    /// The control thread is starting it; or its server is being reached.
     Starting,
     /// It runs, and answers a handshake of ours first.
     Handshaking,

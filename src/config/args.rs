@@ -152,7 +152,7 @@ struct SourceArgs {
     /// Servers in the `mcpServers` JSON that MCP clients use
     #[arg(long, value_name = "FILE")]
     mcp_json: Option<PathBuf>,
-    /// One server: its Streamable HTTP endpoint
+    /// One server: its URL, of Streamable HTTP or WebSocket
     #[arg(value_name = "URL")]
     url: Option<String>,
     /// One server: a command that speaks MCP on standard input and output

@@ -45,6 +45,9 @@ pub(super) const OF_COMMAND: &[&str] = &[
     "stop_grace",
 ];
 
+/// Those of them that servers by HTTP+SSE and WebSocket have as well.
+pub(super) const OF_UPKEEP: &[&str] = &["isolation", "start_timeout", "idle_timeout"];
+
 /// The keys that only servers with a `url` have.
 pub(super) const OF_URL: &[&str] = &["transport", "headers", "connections"];
 

@@ -13,12 +13,16 @@ use serde_json::value::RawValue;
 
 use super::file::{Field, Section, Value, join};
 use super::problem::Report;
+use super::url;
 
 /// Nesting below which values are not read: no key of a server is that deep.
 const DEPTH_MAX: u8 = 8;
 
 /// The keys of an entry that mean something here.
 const KNOWN: &[&str] = &["type", "disabled", "command", "args", "env", "cwd", "url", "headers"];
+
+/// What `type` can be.
+const TYPES: &str = "\"stdio\", \"http\" (or \"streamable-http\"), \"sse\" or \"ws\"";
 
 /// Reads JSON.
 pub(super) fn parse(text: &str, report: &mut Report<'_>) -> Option<Section> {
@@ -86,23 +90,32 @@ fn translate(entry: Field, report: &mut Report<'_>) -> Option<Field> {
     Some(Field { name, path, named_at: at, at, value: Value::Table(table.fields) })
 }
 
-/// `type` has to fit what the entry has. Returns what it means.
+/// `type` has to fit what the entry has. Returns what it means, if it does.
 fn check_type(kind: Field, table: &Section, report: &mut Report<'_>) -> Option<&'static str> {
     let (at, path) = (kind.at, kind.path.clone());
-    let kind = kind.parse(report, "\"stdio\", \"http\" or \"sse\"", |text| match text {
+    let kind = kind.parse(report, TYPES, |text| match text {
         "stdio" => Ok("stdio"),
         "http" | "streamable-http" | "streamableHttp" => Ok("http"),
         "sse" => Ok("sse"),
-        "ws" | "websocket" => Err("this transport comes later; for now \"stdio\", \"http\" \
-                                   (Streamable HTTP) or \"sse\""
-            .to_owned()),
-        _ => Err("must be \"stdio\", \"http\" (or \"streamable-http\") or \"sse\"".to_owned()),
+        "ws" | "websocket" => Ok("ws"),
+        _ => Err(format!("must be {TYPES}")),
     })?;
     let needed = if kind == "stdio" { "command" } else { "url" };
-    if table.find(needed).is_none() {
+    let Some(field) = table.find(needed) else {
         report.problem(at, &path, format!("needs `{needed}`, which is not there"));
+        return Some(kind);
+    };
+    match &field.value {
+        Value::Text(url) if kind == "ws" && !url::is_socket(url) => {
+            report.problem(at, &path, "needs a `url` that begins with ws:// or wss://");
+            None
+        }
+        Value::Text(url) if matches!(kind, "http" | "sse") && url::is_socket(url) => {
+            report.problem(at, &path, "does not fit the `url`, which is one of WebSocket");
+            None
+        }
+        _ => Some(kind),
     }
-    Some(kind)
 }
 
 /// `command` and `args` become one list.

@@ -10,7 +10,7 @@ use super::url::{self, Url};
 use super::value;
 use crate::admission::origin;
 use crate::limits;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target, Transport};
+use crate::upstream::catalog::{Command, Endpoint, Secret, Server, Target, Transport, Upkeep};
 
 /// Bytes of all headers added to a request: with a target and our own headers they must fit a head.
 const HEADERS_LEN_MAX: usize = limits::HEAD_LEN_MAX / 2;
@@ -65,18 +65,11 @@ pub(super) fn build(
         .take("request_timeout")
         .and_then(|field| field.parse(report, value::DURATION_OR_OFF, value::duration_or_off));
     let command = command.and_then(|field| argv(field, report));
-    let isolation = table
-        .take("isolation")
-        .and_then(|field| field.parse(report, "\"session\" or \"shared\"", value::isolation));
-    let isolation = isolation.unwrap_or(Isolation::Session);
-    let command = stdio(command, (&mut table, isolation), outside, report);
+    let upkeep = upkeep(&mut table, report);
+    let command = stdio(command, (&mut table, upkeep), outside, report);
     let url = url.and_then(|field| field_url(field, report));
-    let endpoint = http(url, (&mut table, isolation), outside, report);
-    let target = match (command, endpoint) {
-        (Some(command), _) => Target::Stdio(command),
-        (None, Some(endpoint)) => Target::Http(endpoint),
-        (None, None) => return None,
-    };
+    let remote = remote(url, (&mut table, upkeep), outside, report);
+    let target = command.map(Target::Stdio).or(remote)?;
     let request_timeout = request_timeout.unwrap_or(Some(limits::REQUEST_TIMEOUT));
     Some(Server { name: name.to_owned(), target, request_timeout })
 }
@@ -88,10 +81,14 @@ fn refuse_misplaced(table: &Section, report: &mut Report<'_>) {
         (None, Some(_)) => (keys::OF_COMMAND, "command"),
         _ => return,
     };
-    let transport = table.find("transport").map(|field| &field.value);
-    let has_streams = matches!(transport, Some(Value::Text(text)) if text != "http");
+    let text = |name| match table.find(name).map(|field| &field.value) {
+        Some(Value::Text(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let is_socket = text("url").is_some_and(url::is_socket);
+    let has_streams = text("transport").is_some_and(|text| text != "http");
     for field in table.fields.iter().filter(|field| wrong.contains(&field.name.as_str())) {
-        if has_streams && field.name == "isolation" {
+        if (is_socket || has_streams) && keys::OF_UPKEEP.contains(&field.name.as_str()) {
             continue;
         }
         let message = format!("is only for servers with a `{owner}`; remove it");
@@ -133,7 +130,7 @@ fn argv(field: Field, report: &mut Report<'_>) -> Option<(String, Vec<String>)> 
 /// The keys of a server with a command. They are checked even if the command is wrong.
 fn stdio(
     command: Option<(String, Vec<String>)>,
-    (table, isolation): (&mut Section, Isolation),
+    (table, upkeep): (&mut Section, Upkeep),
     outside: &Outside<'_>,
     report: &mut Report<'_>,
 ) -> Option<Command> {
@@ -141,35 +138,52 @@ fn stdio(
     let cwd = table.take("cwd").and_then(|field| field.parse(report, "the path of a folder", path));
     let processes = table.take("processes").and_then(|field| field.integer(report, 1..=65_536));
     let tasks = table.take("tasks").and_then(|field| field.integer(report, 1..=TASKS_LIMIT));
-    let start_timeout = duration("start_timeout", table, report);
-    let idle_timeout = duration("idle_timeout", table, report);
-    let stop_grace = duration("stop_grace", table, report);
     let (program, args) = command?;
     Some(Command {
         program,
         args,
         env: env.unwrap_or_default(),
         cwd: cwd.map(Into::into),
-        isolation,
         processes_max: count(processes, limits::PROCESSES_MAX),
         tasks_max: tasks.unwrap_or(limits::TASKS_MAX),
-        start_timeout: start_timeout.unwrap_or(limits::START_TIMEOUT),
-        idle_timeout: idle_timeout.unwrap_or(limits::PROCESS_IDLE_TIMEOUT),
-        stop_grace: stop_grace.unwrap_or(limits::STOP_GRACE),
+        upkeep,
     })
 }
 
+/// The keys of a server with processes, or with what stands in their place.
+fn upkeep(table: &mut Section, report: &mut Report<'_>) -> Upkeep {
+    let isolation = table
+        .take("isolation")
+        .and_then(|field| field.parse(report, "\"session\" or \"shared\"", value::isolation));
+    let start_timeout = duration("start_timeout", table, report);
+    let idle_timeout = duration("idle_timeout", table, report);
+    let stop_grace = duration("stop_grace", table, report);
+    let default = Upkeep::default();
+    Upkeep {
+        isolation: isolation.unwrap_or(default.isolation),
+        start_timeout: start_timeout.unwrap_or(default.start_timeout),
+        idle_timeout: idle_timeout.unwrap_or(default.idle_timeout),
+        stop_grace: stop_grace.unwrap_or(default.stop_grace),
+    }
+}
+
 /// The keys of a server with a URL. They are checked even if the URL is wrong.
-fn http(
+fn remote(
     url: Option<(usize, Url)>,
-    (table, isolation): (&mut Section, Isolation),
+    (table, upkeep): (&mut Section, Upkeep),
     outside: &Outside<'_>,
     report: &mut Report<'_>,
-) -> Option<Endpoint> {
+) -> Option<Target> {
     let headers = table.take("headers").map(|field| headers(field, outside, report));
-    let transport = table
-        .take("transport")
-        .and_then(|field| field.parse(report, "\"http\", \"sse\" or \"auto\"", value::transport));
+    let is_socket = url.as_ref().is_some_and(|(_, url)| url.is_socket);
+    let transport = table.take("transport").and_then(|field| {
+        if is_socket {
+            let message = "is only for servers with an http or https URL; remove it";
+            report.problem(field.named_at, &field.path, message);
+            return None;
+        }
+        field.parse(report, "\"http\", \"sse\" or \"auto\"", value::transport)
+    });
     let transport = transport.unwrap_or(Transport::Http);
     // A stream keeps a connection to itself, and messages need one more.
     let conns_min = if transport == Transport::Http { 1 } else { 2 };
@@ -179,10 +193,13 @@ fn http(
     let headers = headers.unwrap_or_default();
     let credentials = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
     if credentials && !url.tls && !origin::is_loopback(&url.host) {
-        let message = "sends Authorization in the clear, over http to another machine; use https";
+        let (plain, safe) = if is_socket { ("ws", "wss") } else { ("http", "https") };
+        let message = format!(
+            "sends Authorization in the clear, over {plain} to another machine; use {safe}"
+        );
         report.warning(at, &format!("{}.url", table.path), message);
     }
-    Some(Endpoint {
+    let endpoint = Endpoint {
         tls: url.tls,
         host: url.host,
         port: url.port,
@@ -190,9 +207,9 @@ fn http(
         target: url.target,
         headers,
         conns_max: count(connections, limits::SERVER_CONNS_MAX),
-        transport,
-        isolation,
-    })
+        upkeep,
+    };
+    Some(if is_socket { Target::WebSocket(endpoint) } else { Target::Http(transport, endpoint) })
 }
 
 fn field_url(field: Field, report: &mut Report<'_>) -> Option<(usize, Url)> {
@@ -273,7 +290,10 @@ fn check_header_name(name: &str) -> Result<(), String> {
         return Err("must be a header name: letters, digits and -".to_owned());
     }
     let lower = name.to_ascii_lowercase();
-    if HEADERS_REFUSED.contains(&lower.as_str()) || lower.starts_with("proxy-") {
+    if HEADERS_REFUSED.contains(&lower.as_str())
+        || lower.starts_with("proxy-")
+        || lower.starts_with("sec-websocket-")
+    {
         return Err("must not be configured: the gateway sets this header itself".to_owned());
     }
     Ok(())

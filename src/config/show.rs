@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::{Config, LogChoice, Unix};
 use crate::telemetry::log::Format;
-use crate::upstream::catalog::{Command, Endpoint, Isolation, Secret, Server, Target, Transport};
+use crate::upstream::catalog::{
+    Command, Endpoint, Isolation, Secret, Server, Target, Transport, Upkeep,
+};
 
 impl Display for Config {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -79,7 +81,19 @@ fn show_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "/mcp/{}", server.name)?;
     match &server.target {
         Target::Stdio(command) => show_command(command, f)?,
-        Target::Http(endpoint) => show_endpoint(endpoint, f)?,
+        Target::Http(transport, endpoint) => {
+            show_endpoint(if endpoint.tls { "https" } else { "http" }, endpoint, f)?;
+            show_transport(*transport, f)?;
+        }
+        Target::WebSocket(endpoint) => {
+            show_endpoint(if endpoint.tls { "wss" } else { "ws" }, endpoint, f)?;
+        }
+    }
+    if let Some(upkeep) = server.target.upkeep() {
+        show_upkeep(upkeep, f)?;
+    }
+    if let Target::Stdio(command) = &server.target {
+        writeln!(f, "  stop_grace           {}", duration(command.upkeep.stop_grace))?;
     }
     match server.request_timeout {
         Some(timeout) => writeln!(f, "  request_timeout      {}", duration(timeout)),
@@ -101,37 +115,37 @@ fn show_command(command: &Command, f: &mut Formatter<'_>) -> fmt::Result {
     if let Some(cwd) = &command.cwd {
         writeln!(f, "  cwd                  {}", cwd.display().to_string().escape_debug())?;
     }
-    writeln!(f, "  isolation            {}", isolation(command.isolation))?;
     writeln!(f, "  processes            {}", command.processes_max)?;
-    writeln!(f, "  tasks                {}", command.tasks_max)?;
-    writeln!(f, "  start_timeout        {}", duration(command.start_timeout))?;
-    writeln!(f, "  idle_timeout         {}", duration(command.idle_timeout))?;
-    writeln!(f, "  stop_grace           {}", duration(command.stop_grace))
+    writeln!(f, "  tasks                {}", command.tasks_max)
 }
 
-fn show_endpoint(endpoint: &Endpoint, f: &mut Formatter<'_>) -> fmt::Result {
-    let scheme = if endpoint.tls { "https" } else { "http" };
+fn show_upkeep(upkeep: Upkeep, f: &mut Formatter<'_>) -> fmt::Result {
+    let isolation = match upkeep.isolation {
+        Isolation::Session => "session",
+        Isolation::Shared => "shared",
+    };
+    writeln!(f, "  isolation            {isolation}")?;
+    writeln!(f, "  start_timeout        {}", duration(upkeep.start_timeout))?;
+    writeln!(f, "  idle_timeout         {}", duration(upkeep.idle_timeout))
+}
+
+fn show_endpoint(scheme: &str, endpoint: &Endpoint, f: &mut Formatter<'_>) -> fmt::Result {
     // Paths and queries of hosted servers often hold a token.
     let path = if endpoint.target == "/mcp" { "/mcp" } else { "/…" };
     writeln!(f, "  url                  {scheme}://{}{path}", endpoint.authority)?;
     if !endpoint.headers.is_empty() {
         writeln!(f, "  headers              {}", names(&endpoint.headers))?;
     }
-    writeln!(f, "  connections          {}", endpoint.conns_max)?;
-    let transport = match endpoint.transport {
-        Transport::Http => return writeln!(f, "  transport            http"),
+    writeln!(f, "  connections          {}", endpoint.conns_max)
+}
+
+fn show_transport(transport: Transport, f: &mut Formatter<'_>) -> fmt::Result {
+    let transport = match transport {
+        Transport::Http => "http",
         Transport::Sse => "sse",
         Transport::Auto => "auto",
     };
-    writeln!(f, "  transport            {transport}")?;
-    writeln!(f, "  isolation            {}", isolation(endpoint.isolation))
-}
-
-fn isolation(isolation: Isolation) -> &'static str {
-    match isolation {
-        Isolation::Session => "session",
-        Isolation::Shared => "shared",
-    }
+    writeln!(f, "  transport            {transport}")
 }
 
 fn names(pairs: &[(String, Secret)]) -> String {

@@ -6,10 +6,12 @@ use crate::limits;
 /// What a URL looks like.
 pub(super) const URL: &str = "a URL such as \"https://host/mcp\"";
 
-/// A checked `http` or `https` URL; see [`crate::upstream::catalog::Endpoint`] for the fields.
+/// A checked URL of HTTP or WebSocket; see [`crate::upstream::catalog::Endpoint`] for the fields.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) tls: bool,
+    /// Whether it is `ws` or `wss`.
+    pub(super) is_socket: bool,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) authority: String,
@@ -21,13 +23,12 @@ pub(super) fn parse(text: &str) -> Result<Url, String> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(format!("must be {URL}"));
     };
-    let tls = match scheme.to_ascii_lowercase().as_str() {
-        "http" => false,
-        "https" => true,
-        "ws" | "wss" => {
-            return Err("must begin with http:// or https://; WebSocket comes later".to_owned());
-        }
-        _ => return Err("must begin with http:// or https://".to_owned()),
+    let (tls, is_socket) = match scheme.to_ascii_lowercase().as_str() {
+        "http" => (false, false),
+        "https" => (true, false),
+        "ws" => (false, true),
+        "wss" => (true, true),
+        _ => return Err("must begin with http://, https://, ws:// or wss://".to_owned()),
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let Some((authority, target)) = rest.split_at_checked(end) else {
@@ -45,7 +46,13 @@ pub(super) fn parse(text: &str) -> Result<Url, String> {
     let authority = if port == port_default { host.clone() } else { format!("{host}:{port}") };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host = bare.map_or_else(|| host.clone(), str::to_owned);
-    Ok(Url { tls, host, port, authority, target })
+    Ok(Url { tls, is_socket, host, port, authority, target })
+}
+
+/// Whether a URL is one of WebSocket, right or wrong.
+pub(super) fn is_socket(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    matches!(scheme.as_deref(), Some("ws" | "wss"))
 }
 
 /// The host, in lower case, and the port.
@@ -125,6 +132,8 @@ mod tests {
     fn urls_are_taken_apart() {
         check("http://a", "plain a 80 a /");
         check("HTTPS://A.Example./mcp", "tls a.example. 443 a.example. /mcp");
+        check("wss://a/mcp", "tls a 443 a /mcp");
+        check("WS://a:80", "plain a 80 a /");
         check("http://a:80/x?y=/?", "plain a 80 a /x?y=/?");
         check("https://a:80?q", "tls a 80 a:80 /?q");
         check("http://127.0.0.1:3001/mcp", "plain 127.0.0.1 3001 127.0.0.1:3001 /mcp");
@@ -138,7 +147,6 @@ mod tests {
         check("", "!must be a URL");
         check("a/mcp", "!must be a URL");
         check("ftp://a", "!must begin with http");
-        check("wss://a", "!WebSocket comes later");
         check("http://", "!must name a host");
         check("http:///mcp", "!must name a host");
         check("http://:80/", "!must name a host");

@@ -1,4 +1,4 @@
-//! TLS towards servers with an `https` URL.
+//! TLS towards servers with an `https` or `wss` URL.
 
 use std::sync::Arc;
 
@@ -12,7 +12,10 @@ use crate::upstream::catalog::{Catalog, Target};
 /// Trusts what the machine trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` say otherwise). The error is
 /// a sentence for the operator.
 pub(super) fn client(catalog: &Catalog) -> Result<Option<Arc<ClientConfig>>, String> {
-    let is_tls = |target: &Target| matches!(target, Target::Http(endpoint) if endpoint.tls);
+    let is_tls = |target: &Target| match target {
+        Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint.tls,
+        Target::Stdio(_) => false,
+    };
     if !catalog.iter().any(|(_, server)| is_tls(&server.target)) {
         return Ok(None);
     }
@@ -22,7 +25,7 @@ pub(super) fn client(catalog: &Catalog) -> Result<Option<Arc<ClientConfig>>, Str
     if trusted == 0 {
         let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
         return Err(format!(
-            "no certificate authority found{why}, but a server has an https URL; \
+            "no certificate authority found{why}, but a server has an https or wss URL; \
              install the package ca-certificates or set SSL_CERT_FILE"
         ));
     }

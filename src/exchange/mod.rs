@@ -128,6 +128,8 @@ pub struct Exchange {
     pub resumed: u8,
     /// When it began.
     pub started: Instant,
+    /// Whether it is a subscription (2026-07-28), which has no end of its own.
+    pub is_subscription: bool,
     /// How long the server may be silent.
     pub timeout: Option<Duration>,
     /// When the server's time is over.

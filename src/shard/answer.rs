@@ -308,7 +308,7 @@ impl Shard {
         let is_enveloped = exchange.is_enveloped;
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
         if let Kind::Open(process) | Kind::Line(process) = kind {
-            return self.remote_failed((process, key), refusal, now);
+            return self.remote_sse_failed((process, key), refusal, now);
         }
         let id =
             if exchange.id.is_empty() { Bytes::from_static(b"null") } else { exchange.id.clone() };

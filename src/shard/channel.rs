@@ -317,7 +317,7 @@ impl Shard {
         envelope: &Envelope,
     ) -> Bytes {
         let target = self.settings.catalog.get(server).map(|server| &server.target);
-        if !matches!(target, Some(Target::Http(_))) {
+        if !matches!(target, Some(Target::Http(..))) {
             return Bytes::new();
         }
         let mut lines = Vec::new();

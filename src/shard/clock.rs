@@ -52,7 +52,8 @@ impl Shard {
             Some(Role::Client(_)) => self.client_tick(conn, now),
             Some(Role::Channel(_)) => self.channel_tick(conn, now),
             Some(Role::Server(_)) => self.server_tick(conn, now),
-            Some(Role::Process(_)) | None => {}
+            Some(Role::Process(process)) => self.remote_ws_tick(*process, conn, now),
+            None => {}
         }
     }
 

@@ -6,7 +6,6 @@ use crate::exchange::Reply;
 use crate::frontend::http::Busy;
 use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey};
 use crate::limits;
-use crate::message::Era;
 use crate::refusal::Refusal;
 use crate::session::replay::GET_STREAM;
 use crate::shard::event::Action;
@@ -59,7 +58,7 @@ impl Shard {
     fn listen_reconnects(&mut self, key: ExchangeId, conn: ConnId, now: Instant) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let is_begun = matches!(exchange.reply, Reply::Relaying(_) | Reply::Events(_));
-        if exchange.timeout.is_none() && exchange.era == Era::Modern && is_begun {
+        if exchange.is_subscription && is_begun {
             self.exchange_cancel(key, now);
             self.body_end(conn, now);
         }

@@ -33,7 +33,7 @@ impl Shard {
         of_sessions.chain(&channel.exchanges).any(|key| {
             self.exchanges.get(*key).is_some_and(|exchange| {
                 let is_request = matches!(exchange.kind, Kind::Request | Kind::Initialize);
-                is_request && &*exchange.label.method != b"subscriptions/listen"
+                is_request && !exchange.is_subscription
             })
         })
     }
@@ -177,7 +177,7 @@ mod tests {
     use crate::ids::{Address, EntranceId, Peer, ShardId, Socket};
     use crate::shard::event::Event;
     use crate::shard::settings::{Identity, Settings};
-    use crate::upstream::catalog::{Catalog, Endpoint, Isolation, Server, Target, Transport};
+    use crate::upstream::catalog::{Catalog, Endpoint, Server, Target, Transport, Upkeep};
 
     /// A shard with one client that speaks lines, and its connection.
     fn shard(now: Instant) -> (Shard, ConnId) {
@@ -189,10 +189,9 @@ mod tests {
             target: "/".to_owned(),
             headers: Vec::new(),
             conns_max: 1,
-            transport: Transport::Http,
-            isolation: Isolation::Session,
+            upkeep: Upkeep::default(),
         };
-        let target = Target::Http(endpoint);
+        let target = Target::Http(Transport::Http, endpoint);
         let server = Server { name: "a".to_owned(), target, request_timeout: None };
         let protocols = vec![Protocol::Lines];
         let settings = Arc::new(Settings {

@@ -1,7 +1,7 @@
 //! Exchanges to HTTP servers: connections are pooled per shard and carry one at a time.
 
 use std::collections::VecDeque;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +11,8 @@ use rustls::pki_types::ServerName;
 
 use crate::admission::params::Params;
 use crate::backend::http::{Request, ServerConn};
+use crate::backend::stdio::Process;
+use crate::backend::tls;
 use crate::exchange::{Kind, Via};
 use crate::ids::{ConnId, ExchangeId, ProcessId, Ticket};
 use crate::limits;
@@ -59,11 +61,11 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn new(server: &Server) -> Self {
         let (literal, conns_max) = match &server.target {
-            Target::Http(endpoint) => {
+            Target::Http(_, endpoint) => {
                 let ip = endpoint.host.parse::<IpAddr>().ok();
                 (ip.map(|ip| SocketAddr::new(ip, endpoint.port)), endpoint.conns_max)
             }
-            Target::Stdio(_) => (None, 0),
+            Target::Stdio(_) | Target::WebSocket(_) => (None, 0),
         };
         Self {
             addrs: literal.into_iter().collect(),
@@ -103,8 +105,8 @@ impl Shard {
 
     fn endpoint(&self, server: ServerId) -> Option<&Endpoint> {
         match &self.settings.catalog.get(server)?.target {
-            Target::Http(endpoint) => Some(endpoint),
-            Target::Stdio(_) => None,
+            Target::Http(_, endpoint) => Some(endpoint),
+            Target::Stdio(_) | Target::WebSocket(_) => None,
         }
     }
 
@@ -218,7 +220,7 @@ impl Shard {
         self.server_request(conn, key);
     }
 
-    fn tls_client(&self, endpoint: &Endpoint) -> Option<rustls::ClientConnection> {
+    pub(super) fn tls_client(&self, endpoint: &Endpoint) -> Option<rustls::ClientConnection> {
         let config = Arc::clone(self.settings.tls.as_ref()?);
         let name = ServerName::try_from(endpoint.host.clone()).ok()?;
         let mut client = rustls::ClientConnection::new(config, name).ok()?;
@@ -249,8 +251,8 @@ impl Shard {
             _ => None,
         };
         let is_get = matches!(exchange.kind, Kind::Listen | Kind::Open(_)) || exchange.resumed != 0;
-        let remote = match exchange.kind {
-            Kind::Line(id) => self.processes.get(&id).and_then(|process| process.remote.as_ref()),
+        let stream = match exchange.kind {
+            Kind::Line(id) => self.processes.get(&id).and_then(Process::stream),
             _ => None,
         };
         let method = match exchange.kind {
@@ -263,13 +265,13 @@ impl Shard {
         let id = if exchange.kind == Kind::Delete { Some(exchange.message.clone()) } else { id };
         let request = Request {
             method,
-            target: remote.and_then(|it| it.target.as_ref()).map(Secret::reveal),
+            target: stream.and_then(|it| it.target.as_ref()).map(Secret::reveal),
             session: id.as_deref().filter(|_| exchange.era == Era::Legacy),
             headers: &exchange.headers,
             last_event_id: exchange.last_event_id.as_deref().filter(|_| is_get),
             body: (method == "POST").then_some(&exchange.message),
         };
-        let Some(Target::Http(endpoint)) =
+        let Some(Target::Http(_, endpoint)) =
             self.settings.catalog.get(exchange.server).map(|server| &server.target)
         else {
             return;
@@ -330,19 +332,12 @@ impl Shard {
         }
     }
 
-    pub(super) fn server_received(&mut self, conn: ConnId, mut bytes: &[u8], now: Instant) {
+    pub(super) fn server_received(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
         let Some(mut tls) = self.server_mut(conn).and_then(|server| server.tls.take()) else {
             self.server_plain(conn, bytes, now);
             return;
         };
-        let mut plain = Vec::new();
-        let mut is_broken = false;
-        while !bytes.is_empty() && !is_broken {
-            let is_read = tls.read_tls(&mut bytes).is_ok_and(|len| len != 0);
-            is_broken = !is_read || tls.process_new_packets().is_err();
-            // `WouldBlock` and the end of the stream both mean: no more for now.
-            let _end = tls.reader().read_to_end(&mut plain);
-        }
+        let (plain, is_fine) = tls::open(&mut tls, bytes);
         if let Some(server) = self.server_mut(conn) {
             server.tls = Some(tls);
         }
@@ -350,7 +345,7 @@ impl Shard {
         if !plain.is_empty() {
             self.server_plain(conn, &plain, now);
         }
-        if is_broken {
+        if !is_fine {
             self.server_lost(conn, now);
         }
     }

@@ -13,7 +13,8 @@
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
 //! stdio    exchanges to and from child processes     process  their lives
-//! remote   servers that speak HTTP+SSE are processes, too
+//! remote   servers that are reached by URL and served like processes:
+//! remote_sse  those that speak HTTP+SSE              remote_ws  those by WebSocket
 //! http     exchanges to HTTP servers                 respond  and what comes back
 //! answer   answers to clients: one response, or events of a stream
 //! flow     back-pressure         revive   sessions that a server has lost
@@ -34,6 +35,8 @@ mod session;
 mod stdio;
 mod process;
 mod remote;
+mod remote_sse;
+mod remote_ws;
 mod http;
 mod respond;
 mod revive;
@@ -163,6 +166,7 @@ enum Timer {
 enum Asked {
     Resolve(ServerId),
     Start(ProcessId),
+    Locate(ProcessId),
 }
 
 impl Shard {
@@ -263,7 +267,10 @@ impl Shard {
             Event::Adopted { socket, peer, bytes, moves } => {
                 self.client_adopted(socket, peer, (bytes, moves), now);
             }
-            Event::Connected { conn } => self.server_connected(conn, now),
+            Event::Connected { conn } => match self.conns.get(conn).map(|entry| &entry.role) {
+                Some(Role::Process(process)) => self.remote_ws_connected(*process),
+                _ => self.server_connected(conn, now),
+            },
             Event::Received { conn, bytes } => self.received(conn, bytes, now),
             Event::Ended { conn } => {
                 self.current = Some(conn);
@@ -325,6 +332,10 @@ impl Shard {
                 self.pool_resolved(server, Some(addrs), now);
             }
             (Some(Asked::Resolve(server)), _) => self.pool_resolved(server, None, now),
+            (Some(Asked::Locate(process)), Answer::Resolved(addrs)) => {
+                self.remote_ws_located(process, Some(addrs), now);
+            }
+            (Some(Asked::Locate(process)), _) => self.remote_ws_located(process, None, now),
             (Some(Asked::Start(process)), Answer::Started { socket }) => {
                 self.process_started(process, socket, now);
             }
@@ -362,6 +373,7 @@ impl Shard {
         }
         self.near_sent(conn);
         self.socket_sent(conn, now);
+        self.remote_ws_sent(conn, now);
     }
 
     /// Adds a connection to the table, if there is room.

@@ -113,7 +113,7 @@ impl Shard {
     /// The headers that go on to the server as they are, if it is one that reads headers.
     fn forwarded(&self, server: ServerId, headers: &Headers<'_, '_>) -> Bytes {
         let target = self.settings.catalog.get(server).map(|server| &server.target);
-        if !matches!(target, Some(Target::Http(_))) {
+        if !matches!(target, Some(Target::Http(..))) {
             return Bytes::new();
         }
         let mut lines = Vec::new();
@@ -395,8 +395,9 @@ impl Shard {
                 Bytes::copy_from_slice(span.get(bytes))
             }
         };
-        let is_endless = incoming.era == Era::Modern && incoming.is_method("subscriptions/listen")
-            || incoming.is_method("tasks/result");
+        let is_subscription =
+            incoming.era == Era::Modern && incoming.is_method("subscriptions/listen");
+        let is_endless = is_subscription || incoming.is_method("tasks/result");
         let timeout = server.and_then(|server| server.request_timeout).filter(|_| !is_endless);
         Exchange {
             kind,
@@ -414,6 +415,7 @@ impl Shard {
             retried: false,
             relayed: None,
             wants_logs: envelope.meta_log_level.is_some(),
+            is_subscription,
             server_session: None,
             last_event_id: None,
             retry: limits::RESUME_PAUSE,
@@ -491,6 +493,7 @@ impl Shard {
             retried: false,
             relayed: None,
             wants_logs: false,
+            is_subscription: false,
             server_session: None,
             last_event_id: None,
             retry: limits::RESUME_PAUSE,

@@ -8,7 +8,7 @@ use wire::json::Span;
 use wire::lines::{Line, LineReader};
 use wire::rpc::{self, Envelope};
 
-use crate::backend::stdio::{Process, State, User, write_number};
+use crate::backend::stdio::{Carrier, Process, State, User, write_number};
 use crate::exchange::Kind;
 use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, Socket, Ticket};
 use crate::limits;
@@ -51,14 +51,13 @@ impl Shard {
         let ready_by = restart_at.unwrap_or(now) + self.upkeep(server)?.start_timeout;
         let id = ProcessId(self.next_process);
         self.next_process += 1;
-        let remote = self.carrier(server);
+        let carrier = self.carrier(server, now);
         let process = Process {
             server,
             user,
             state: restart_at.map_or(State::Starting, State::Delayed),
             conn: None,
-            remote,
-            lines: LineReader::new(),
+            carrier,
             backlog: Vec::new(),
             backlog_len: 0,
             pending: HashMap::default(),
@@ -93,10 +92,11 @@ impl Shard {
     fn process_start(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.state = State::Starting;
-        if self.remote_start(id, now) {
-            return;
+        match process.carrier {
+            Carrier::Pipes(_) => {}
+            Carrier::Events(_) => return self.remote_sse_start(id, now),
+            Carrier::WebSocket(_) => return self.remote_ws_start(id, now),
         }
-        let Some(process) = self.processes.get_mut(&id) else { return };
         let question = Question::Start { server: process.server, process: id };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -221,25 +221,31 @@ impl Shard {
     pub(super) fn process_queued(&self, id: ProcessId) -> usize {
         let Some(process) = self.processes.get(&id) else { return 0 };
         let output = process.conn.and_then(|conn| self.conns.get(conn)).map(|c| c.output.len());
-        let posts = process.remote.as_ref().map_or(0, |remote| remote.queued_len);
+        let posts = process.stream().map_or(0, |stream| stream.queued_len);
         output.unwrap_or(0) + process.backlog_len + posts
     }
 
     pub(super) fn process_push(&mut self, id: ProcessId, line: Bytes, now: Instant) {
         let Some(process) = self.processes.get(&id) else { return };
-        match process.conn {
-            _ if process.remote.is_some() => self.remote_push(id, line, now),
-            Some(conn) => self.write(conn, |output| output.push_whole(line)),
-            None => self.counters.dropped += 1,
+        match (&process.carrier, process.conn) {
+            (Carrier::Events(_), _) => self.remote_sse_push(id, line, now),
+            (Carrier::WebSocket(_), Some(_)) => self.remote_ws_push(id, &line),
+            (Carrier::Pipes(_), Some(conn)) => self.write(conn, |output| output.push_whole(line)),
+            (Carrier::WebSocket(_) | Carrier::Pipes(_), None) => self.counters.dropped += 1,
         }
     }
 
     /// Bytes from a process: whole lines are served where they are.
-    pub(super) fn process_received(&mut self, id: ProcessId, mut bytes: &[u8], now: Instant) {
+    pub(super) fn process_received(&mut self, id: ProcessId, bytes: &mut [u8], now: Instant) {
         let len_max = self.settings.message_len_max;
         let Some(process) = self.processes.get_mut(&id) else { return };
-        // It cannot be in two places: the lines that it lends are served by the whole shard.
-        let mut lines = std::mem::take(&mut process.lines);
+        let mut lines = match &mut process.carrier {
+            // It cannot be in two places: the lines that it lends are served by the whole shard.
+            Carrier::Pipes(lines) => std::mem::take(lines),
+            Carrier::WebSocket(_) => return self.remote_ws_received(id, bytes, now),
+            Carrier::Events(_) => return,
+        };
+        let mut bytes = &*bytes;
         while let Some(line) = lines.next(&mut bytes, len_max) {
             match line {
                 Line::Whole(line) => self.process_line(id, line, now),
@@ -251,7 +257,7 @@ impl Shard {
             }
         }
         if let Some(process) = self.processes.get_mut(&id) {
-            process.lines = lines;
+            process.carrier = Carrier::Pipes(lines);
         }
     }
 
@@ -266,8 +272,11 @@ impl Shard {
         }
     }
 
-    /// The process closed its output.
+    /// The process closed its output, or the connection to the server broke.
     pub(super) fn process_lost(&mut self, id: ProcessId, now: Instant) {
+        if self.processes.get_mut(&id).is_some_and(|process| process.socket_mut().is_some()) {
+            return self.remote_ws_lost(id, now);
+        }
         self.process_ended(id, Refusal::Died, now);
     }
 
@@ -312,12 +321,16 @@ impl Shard {
     pub(super) fn process_ended(&mut self, id: ProcessId, refusal: Refusal, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let was_wanted = process.state != State::Stopping;
-        // One that waits for its turn has never been asked for: nobody will report its end.
-        process.has_exited |= matches!(process.state, State::Delayed(_));
-        process.has_exited |= process.remote.is_some();
+        // One that waits for its turn has never been asked for: nobody will report its end. Nor
+        // that of what is no child process.
+        process.has_exited |= matches!(process.state, State::Delayed(_)) || !process.is_child();
         process.state = State::Stopping;
+        self.remote_ended(id, now);
+        let Some(process) = self.processes.get_mut(&id) else { return };
         process.backlog = Vec::new();
-        process.lines = LineReader::new();
+        if let Carrier::Pipes(lines) = &mut process.carrier {
+            *lines = LineReader::new();
+        }
         process.asked = Vec::new();
         let (server, user, conn) = (process.server, process.user, process.conn.take());
         let is_failure = !matches!(refusal, Refusal::UnknownSession | Refusal::LegacyServer);
@@ -325,7 +338,6 @@ impl Shard {
         let mut pending: Vec<ExchangeId> = process.pending.drain().map(|(_, key)| key).collect();
         pending.sort_unstable();
         let grace = self.upkeep(server).map_or(limits::STOP_GRACE, |upkeep| upkeep.stop_grace);
-        self.remote_ended(id, now);
         if let Some(conn) = conn.and_then(|conn| self.conns.remove(conn).map(|entry| (conn, entry)))
         {
             let (conn, mut entry) = conn;
@@ -417,8 +429,9 @@ impl Shard {
             Some(State::Delayed(until)) => self.wish_process(id, until),
             Some(State::Starting | State::Handshaking) if ready_by <= now => {
                 self.report_process(id, "was not ready in time", now);
-                let is_probe = self.processes.get(&id).is_some_and(|p| p.user == User::Stateless);
-                if is_probe {
+                let process = self.processes.get(&id);
+                let is_probed = process.is_some_and(|process| process.state == State::Handshaking);
+                if is_probed && process.is_some_and(|process| process.user == User::Stateless) {
                     // Silence is the answer of a server that knows only `initialize`.
                     self.probe_failed(id, now);
                 } else {
@@ -575,7 +588,7 @@ impl Shard {
 
     /// The connection of a process, if it runs.
     pub(super) fn process_conn(&self, id: ProcessId) -> Option<ConnId> {
-        self.processes.get(&id)?.conn.or_else(|| self.remote_conn(id))
+        self.processes.get(&id)?.conn.or_else(|| self.remote_sse_conn(id))
     }
 }
 

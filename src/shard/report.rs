@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wire::rpc::RpcError;
 
+use crate::backend::stdio::Process;
 use crate::exchange::{Exchange, Kind};
 use crate::ids::{ConnId, Peer, ProcessId};
 use crate::limits;
@@ -138,11 +139,16 @@ impl Shard {
         error: &RpcError,
         now: Instant,
     ) {
-        let server = self.processes.get(&id).map(|process| process.server);
+        let process = self.processes.get(&id);
+        let what = match process.is_none_or(Process::is_child) {
+            true => "wrote a line that is not JSON-RPC to its standard output",
+            false => "sent a message that is not JSON-RPC",
+        };
+        let server = process.map(|process| process.server);
         self.record("process", now, |shard, line| {
             line.text("server", server.map_or("", |server| shard.server_name(server)))
                 .number("process", id.0)
-                .text("what", "wrote a line that is not JSON-RPC to its standard output")
+                .text("what", what)
                 .text("why", error.to_string())
                 .number("len", bytes.len() as u64)
         });

@@ -192,7 +192,7 @@ impl Shard {
                 let is_lost = head.status == 404 && matches!(kind, Kind::Line(_));
                 self.exchange_fail(key, Refusal::BadServer, now);
                 if is_lost {
-                    self.remote_refused(id, now);
+                    self.remote_sse_refused(id, now);
                 }
                 return None;
             }
@@ -294,7 +294,7 @@ impl Shard {
                         let kind = self.exchanges.get(key).map(|exchange| exchange.kind);
                         if let Some(Kind::Open(process)) = kind {
                             if event.has_data {
-                                self.remote_event(process, (event.name, event.data), now);
+                                self.remote_sse_event(process, (event.name, event.data), now);
                             }
                             continue;
                         }
@@ -491,7 +491,7 @@ impl Shard {
                 self.server_free(conn, keep_alive, now);
                 let exchange = self.exchanges.get(key);
                 if let Some(Kind::Line(process)) = exchange.map(|exchange| exchange.kind) {
-                    return self.remote_posted(process, key, now);
+                    return self.remote_sse_posted(process, key, now);
                 }
                 let setup = exchange.filter(|e| e.kind == Kind::Setup).and_then(|e| e.session);
                 self.exchange_end(key, Outcome::Answered(200), now);

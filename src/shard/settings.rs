@@ -28,7 +28,7 @@ pub struct Settings {
     pub ping_interval: Duration,
     /// How log lines look; none: exchanges and connections are not logged.
     pub log: Option<Format>,
-    /// TLS towards servers with an `https` URL.
+    /// TLS towards servers with an `https` or `wss` URL.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// A moment on both clocks, to write wall-clock times into log lines.
     pub epoch: (Instant, SystemTime),

@@ -39,6 +39,9 @@ const ENVELOPE_KEY: &[u8] = b"\"mcp_payload\"";
 /// are.
 pub(super) const WINDOW_BITS: u8 = DEFLATE.server.window_bits;
 
+/// Bytes of the longest head of a frame that has no mask.
+const FRAME_HEAD_LEN_MAX: usize = 10;
+
 impl Shard {
     /// Where a request leads that asks for a WebSocket, or that has to; none: it asks for
     /// something else.
@@ -238,12 +241,11 @@ impl Shard {
             write_message(&mut frame, deflater, MessageKind::Text, &message, None);
             self.write(conn, |output| output.push_whole(Bytes::from(frame)));
         } else {
-            self.write(conn, |output| {
-                write_message_head(output.tail(), MessageKind::Text, len, None);
-                for part in parts {
-                    output.push(part);
-                }
-            });
+            // In one piece of the right size: a long message would have the tail grow by doubling.
+            let mut frame = Vec::with_capacity(len + FRAME_HEAD_LEN_MAX);
+            write_message_head(&mut frame, MessageKind::Text, len, None);
+            parts.iter().for_each(|part| frame.extend_from_slice(part));
+            self.write(conn, |output| output.push_whole(Bytes::from(frame)));
         }
     }
 

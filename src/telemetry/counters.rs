@@ -60,9 +60,9 @@ counters! {
     counter processes_started = "mcp_processes_started_total";
     /// Child processes running.
     gauge processes = "mcp_processes_running";
-    /// Connections to HTTP servers opened.
+    /// Connections to HTTP and WebSocket servers opened.
     counter dialled = "mcp_server_connections_opened_total";
-    /// Connections to HTTP servers open.
+    /// Connections to HTTP and WebSocket servers open.
     gauge server_conns = "mcp_server_connections_open";
     /// Sessions that were set up again at a server that had lost them.
     counter revived = "mcp_sessions_revived_total";

@@ -1,5 +1,6 @@
 //! Tests of the whole: the rules of the repository.
 
 mod tidy;
+mod websocket;
 
 mod sim;

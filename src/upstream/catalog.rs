@@ -28,32 +28,26 @@ pub struct Server {
 pub enum Target {
     /// A child process that speaks newline-delimited JSON-RPC on its standard streams.
     Stdio(Command),
-    /// A URL.
-    Http(Endpoint),
+    /// An HTTP server.
+    Http(Transport, Endpoint),
+    /// A server by WebSocket.
+    WebSocket(Endpoint),
 }
 
 impl Target {
     /// How the processes of the server are kept, if it has some.
     pub fn upkeep(&self) -> Option<Upkeep> {
         match self {
-            Self::Stdio(command) => Some(Upkeep {
-                isolation: command.isolation,
-                start_timeout: command.start_timeout,
-                idle_timeout: command.idle_timeout,
-                stop_grace: command.stop_grace,
-            }),
-            Self::Http(endpoint) if endpoint.transport == Transport::Http => None,
-            Self::Http(endpoint) => Some(Upkeep {
-                isolation: endpoint.isolation,
-                start_timeout: limits::START_TIMEOUT,
-                idle_timeout: limits::PROCESS_IDLE_TIMEOUT,
-                stop_grace: limits::STOP_GRACE,
-            }),
+            Self::Stdio(command) => Some(command.upkeep),
+            Self::Http(Transport::Http, _) => None,
+            Self::Http(Transport::Sse | Transport::Auto, endpoint) | Self::WebSocket(endpoint) => {
+                Some(endpoint.upkeep)
+            }
         }
     }
 }
 
-/// What is spoken at a URL.
+/// What an HTTP server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// Streamable HTTP.
@@ -64,7 +58,8 @@ pub enum Transport {
     Auto,
 }
 
-/// How processes are kept, or what stands in their place: the streams of an HTTP+SSE server.
+/// How processes are kept, or what stands in their place: the streams of an HTTP+SSE server, the
+/// connections to one by WebSocket.
 #[derive(Clone, Copy, Debug)]
 pub struct Upkeep {
     /// Which clients share one.
@@ -73,11 +68,22 @@ pub struct Upkeep {
     pub start_timeout: Duration,
     /// Time without a session or request after which it is stopped.
     pub idle_timeout: Duration,
-    /// Time it has to exit before it is signalled, and again before it is killed.
+    /// Time a process has to exit before it is signalled, and again before it is killed.
     pub stop_grace: Duration,
 }
 
-/// Which clients share a child process.
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            isolation: Isolation::Session,
+            start_timeout: limits::START_TIMEOUT,
+            idle_timeout: limits::PROCESS_IDLE_TIMEOUT,
+            stop_grace: limits::STOP_GRACE,
+        }
+    }
+}
+
+/// Which clients share a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// Each session has a process of its own.
@@ -97,24 +103,18 @@ pub struct Command {
     pub env: Vec<(String, Secret)>,
     /// Working directory.
     pub cwd: Option<PathBuf>,
-    /// Which clients share a process.
-    pub isolation: Isolation,
     /// Processes of this server, over all shards.
     pub processes_max: usize,
     /// Processes and threads of each of them, itself included.
     pub tasks_max: u32,
-    /// Time from start to the answer to `initialize`.
-    pub start_timeout: Duration,
-    /// Time without a session or request after which a process is stopped.
-    pub idle_timeout: Duration,
-    /// Time it has to exit before it is signalled, and again before it is killed.
-    pub stop_grace: Duration,
+    /// How they are kept.
+    pub upkeep: Upkeep,
 }
 
-/// A Streamable HTTP or HTTP+SSE endpoint.
+/// Where a server is that has a URL.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Whether the connection is TLS (`https`).
+    /// Whether the connection is TLS (`https`, `wss`).
     pub tls: bool,
     /// Host name or address literal (without brackets).
     pub host: String,
@@ -128,10 +128,8 @@ pub struct Endpoint {
     pub headers: Vec<(String, Secret)>,
     /// Connections one shard keeps to it at most.
     pub conns_max: usize,
-    /// What is spoken there.
-    pub transport: Transport,
-    /// Which clients share a stream, if it is HTTP+SSE.
-    pub isolation: Isolation,
+    /// How its streams or connections are kept, if they stand in the place of processes.
+    pub upkeep: Upkeep,
 }
 
 /// All servers, in the order of the configuration.

@@ -12,16 +12,18 @@ fn the_servers_of_clients_are_understood() {
             "a": { "type": "http", "url": "https://h/mcp", "headers": {"X": "y"} },
             "b": { "type": "streamable-http", "url": "https://h/mcp", "disabled": false },
             "c": { "type": "stdio", "command": "x" },
-            "d": { "type": "sse", "url": "https://h/sse" }
+            "d": { "type": "sse", "url": "https://h/sse" },
+            "e": { "type": "ws", "url": "wss://h/mcp" }
         }
     }"#;
     let config = load_text(text, true, &Overrides::default()).unwrap();
     let names: Vec<&str> = config.catalog.iter().map(|(_, server)| server.name.as_str()).collect();
-    assert_eq!(names, ["z", "a", "b", "c", "d"]);
+    assert_eq!(names, ["z", "a", "b", "c", "d", "e"]);
     assert_eq!(command(&config, 0).args, ["-y", "p"]);
     assert_eq!(command(&config, 0).env[0].1.reveal(), SECRET);
     assert_eq!(endpoint(&config, 1).headers.len(), 1);
-    assert_eq!(endpoint(&config, 4).transport, Transport::Sse);
+    assert!(matches!(target(&config, 4), Target::Http(Transport::Sse, _)));
+    assert!(matches!(target(&config, 5), Target::WebSocket(_)));
     assert_eq!(config.warnings, []);
 }
 
@@ -75,8 +77,16 @@ fn what_is_no_server() {
         fine
         > {"type": "sse", "command": "x"}
         2:14: mcpServers.a.type: needs `url`, which is not there
-        > {"type": "ws", "url": "https://x"}
-        2:14: mcpServers.a.type: this transport comes later
+        > {"type": "ws", "url": "wss://x"}
+        fine
+        > {"type": "websocket", "url": "https://x"}
+        2:14: mcpServers.a.type: needs a `url` that begins with ws:// or wss://
+        > {"type": "http", "url": "ws://x"}
+        2:14: mcpServers.a.type: does not fit the `url`, which is one of WebSocket
+        > {"type": "sse", "url": "wss://x"}
+        2:14: mcpServers.a.type: does not fit the `url`, which is one of WebSocket
+        > {"url": "ws://x"}
+        fine
         > {"type": "x", "url": "https://x"}
         2:14: mcpServers.a.type: must be "stdio", "http"
         > {"type": "http", "command": "x"}

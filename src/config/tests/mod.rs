@@ -137,19 +137,22 @@ fn config(text: &str) -> Config {
 }
 
 #[track_caller]
+fn target(config: &Config, id: u16) -> &Target {
+    &config.catalog.get(ServerId(id)).unwrap().target
+}
+
+#[track_caller]
 fn command(config: &Config, id: u16) -> &Command {
-    let Target::Stdio(command) = &config.catalog.get(ServerId(id)).unwrap().target else {
-        panic!("not a command")
-    };
+    let Target::Stdio(command) = target(config, id) else { panic!("not a command") };
     command
 }
 
 #[track_caller]
 fn endpoint(config: &Config, id: u16) -> &Endpoint {
-    let Target::Http(endpoint) = &config.catalog.get(ServerId(id)).unwrap().target else {
-        panic!("not a URL")
-    };
-    endpoint
+    match target(config, id) {
+        Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint,
+        Target::Stdio(_) => panic!("not a URL"),
+    }
 }
 
 #[test]
@@ -167,16 +170,50 @@ fn defaults_come_from_the_limits() {
     assert_eq!(server.request_timeout, Some(limits::REQUEST_TIMEOUT));
     let command = command(&config, 0);
     assert_eq!((command.program.as_str(), &command.args[..]), ("x", &["y".to_owned()][..]));
-    assert_eq!(command.isolation, Isolation::Session);
     assert_eq!(command.processes_max, limits::PROCESSES_MAX);
     assert_eq!(command.tasks_max, limits::TASKS_MAX);
-    assert_eq!(command.start_timeout, limits::START_TIMEOUT);
-    assert_eq!(command.idle_timeout, limits::PROCESS_IDLE_TIMEOUT);
-    assert_eq!(command.stop_grace, limits::STOP_GRACE);
+    assert_eq!(command.upkeep.isolation, Isolation::Session);
+    assert_eq!(command.upkeep.start_timeout, limits::START_TIMEOUT);
+    assert_eq!(command.upkeep.idle_timeout, limits::PROCESS_IDLE_TIMEOUT);
+    assert_eq!(command.upkeep.stop_grace, limits::STOP_GRACE);
     let endpoint = endpoint(&config, 1);
     assert_eq!((endpoint.host.as_str(), endpoint.target.as_str()), ("h", "/"));
     assert_eq!(endpoint.conns_max, limits::SERVER_CONNS_MAX);
-    assert_eq!(endpoint.transport, Transport::Http);
+    assert!(matches!(target(&config, 1), Target::Http(Transport::Http, _)));
+}
+
+#[test]
+fn a_websocket_is_an_endpoint_and_a_conversation() {
+    let config = config(
+        r#"
+        [listen]
+        ws = "127.0.0.1:8443"
+        ping_interval = "5s"
+        [servers.a]
+        url = "wss://h/x"
+        isolation = "shared"
+        start_timeout = "7s"
+        connections = 7
+        "#,
+    );
+    assert_eq!(config.ws, ["127.0.0.1:8443".parse().unwrap()]);
+    assert_eq!(config.ping_interval, Duration::from_secs(5));
+    assert!(matches!(target(&config, 0), Target::WebSocket(_)));
+    let endpoint = endpoint(&config, 0);
+    let upkeep = endpoint.upkeep;
+    assert_eq!((endpoint.tls, endpoint.port, endpoint.conns_max), (true, 443, 7));
+    assert_eq!((upkeep.isolation, upkeep.start_timeout), (Isolation::Shared, 7 * SECOND));
+    assert_eq!(upkeep.idle_timeout, limits::PROCESS_IDLE_TIMEOUT);
+    let shown = config.to_string();
+    assert!(shown.contains("wss://h/…") && shown.contains("listen.ws "), "{shown}");
+    let without = config_without_ws();
+    assert_eq!((without.ws, without.ping_interval), (Vec::new(), limits::PING_INTERVAL));
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config_without_ws() -> Config {
+    config("[servers.a]\nurl = \"http://h\"")
 }
 
 #[test]
@@ -232,16 +269,17 @@ fn everything_can_be_configured() {
     };
     assert_eq!(reveal(&command.env), ["A=s3cr3t-${TOKEN}$", "B=s3cr3t"]);
     assert_eq!(command.cwd.as_deref(), Some(Path::new("/srv")));
-    assert_eq!((command.isolation, command.processes_max), (Isolation::Shared, 65_536));
+    assert_eq!((command.upkeep.isolation, command.processes_max), (Isolation::Shared, 65_536));
     assert_eq!(command.tasks_max, 4_194_304);
-    assert_eq!(command.start_timeout, Duration::from_secs(5));
-    assert_eq!(command.idle_timeout, Duration::from_secs(86_400));
-    assert_eq!(command.stop_grace, Duration::from_secs(60));
+    assert_eq!(command.upkeep.start_timeout, Duration::from_secs(5));
+    assert_eq!(command.upkeep.idle_timeout, Duration::from_secs(86_400));
+    assert_eq!(command.upkeep.stop_grace, Duration::from_secs(60));
     assert_eq!(config.catalog.get(ServerId(0)).unwrap().request_timeout, None);
     let endpoint = endpoint(&config, 1);
     assert_eq!(reveal(&endpoint.headers), ["Authorization=Bearer s3cr3t", "X-Key=<s3cr3t>"]);
     assert_eq!((endpoint.conns_max, endpoint.port), (7, 1));
-    assert_eq!((endpoint.transport, endpoint.isolation), (Transport::Auto, Isolation::Shared));
+    assert!(matches!(target(&config, 1), Target::Http(Transport::Auto, _)));
+    assert_eq!(endpoint.upkeep.isolation, Isolation::Shared);
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn all_problems_come_at_once_and_in_order() {
         4:8: listen.http: must be an IP address and a port: "127.0.0.1:80"
         6:1: servers.a.comand: unknown key; did you mean `command`?
         7:10: servers."a b": must be named with 1 to 64 letters
-        8:7: servers."a b".url: must begin with http:// or https://
+        8:7: servers."a b".url: must begin with http://
         "#,
     );
 }
@@ -405,6 +405,10 @@ fn servers() {
         let name = "a".repeat(len);
         check(&format!("> [servers.{name}]\n> url = \"https://x\"\n{said}"));
     }
+}
+
+#[test]
+fn keys_of_the_other_kind_of_server() {
     check_url(
         "
         > env = {}
@@ -416,7 +420,12 @@ fn servers() {
         4:1: servers.a.isolation: is only for servers with a `command`
         > transport = \"sse\"
         > isolation = \"shared\"
+        > start_timeout = \"1s\"
+        > idle_timeout = \"1s\"
         fine
+        > transport = \"auto\"
+        > stop_grace = \"1s\"
+        4:1: servers.a.stop_grace: is only for servers with a `command`
         > transport = \"ws\"
         3:13: servers.a.transport: must be \"http\", \"sse\" or \"auto\"
         > transport = \"sse\"
@@ -540,4 +549,34 @@ fn credentials_in_the_clear_are_warned_about() {
     for url in ["https://a.example", "http://localhost:1", "http://127.0.0.1", "http://[::1]/"] {
         check(url, "fine");
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_websocket() {
+    check(
+        r#"
+        > [listen]
+        > http = "127.0.0.1:80"
+        > ws = ["127.0.0.1:80", "127.0.0.1:9090"]
+        > ping_interval = "never"
+        > [servers.a]
+        > url = "ws://h"
+        > stop_grace = "1s"
+        > headers = { Sec-WebSocket-Key = "x" }
+        > transport = "sse"
+        > [servers.b]
+        > url = "http://h"
+        > isolation = "shared"
+        > [servers.c]
+        > url = "wss://h"
+        > connections = 1
+        1:1: listen.admin: 127.0.0.1:9090 is in listen.ws, too
+        3:6: listen.ws: 127.0.0.1:80 is in listen.http, too
+        4:17: listen.ping_interval: must be a duration
+        7:1: servers.a.stop_grace: is only for servers with a `command`
+        8:13: servers.a.headers.Sec-WebSocket-Key: must not be configured
+        9:1: servers.a.transport: is only for servers with an http or https URL; remove it
+        12:1: servers.b.isolation: is only for servers with a `command`
+        "#,
+    );
 }

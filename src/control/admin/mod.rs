@@ -137,11 +137,10 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 pub(super) fn kind(target: &Target) -> &'static str {
     match target {
         Target::Stdio(_) => "stdio",
-        Target::Http(endpoint) => match endpoint.transport {
-            Transport::Http => "http",
-            Transport::Sse => "sse",
-            Transport::Auto => "http or sse",
-        },
+        Target::Http(Transport::Http, _) => "http",
+        Target::Http(Transport::Sse, _) => "sse",
+        Target::Http(Transport::Auto, _) => "http or sse",
+        Target::WebSocket(_) => "websocket",
     }
 }
 

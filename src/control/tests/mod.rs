@@ -25,7 +25,7 @@ use crate::ids::ProcessId;
 use crate::limits;
 use crate::mesh::Reply;
 use crate::telemetry::log::Format;
-use crate::upstream::catalog::{self, Isolation, Secret, Server, ServerId};
+use crate::upstream::catalog::{self, Secret, Server, ServerId, Upkeep};
 
 /// Nothing here takes longer, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -138,12 +138,9 @@ fn shell(script: &str) -> Server {
         args: vec!["-c".to_owned(), script.to_owned()],
         env: vec![("CONFIGURED".to_owned(), Secret::new("a secret; $(id)".to_owned()))],
         cwd: None,
-        isolation: Isolation::Session,
         processes_max: 2,
         tasks_max: limits::TASKS_MAX,
-        start_timeout: limits::START_TIMEOUT,
-        idle_timeout: limits::PROCESS_IDLE_TIMEOUT,
-        stop_grace: limits::STOP_GRACE,
+        upkeep: Upkeep::default(),
     };
     Server { name: "sh".to_owned(), target: Target::Stdio(command), request_timeout: None }
 }

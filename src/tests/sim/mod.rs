@@ -42,7 +42,7 @@ use crate::tests::sim::server_http::Server as HttpServer;
 use crate::tests::sim::talker::Talker;
 use crate::tests::sim::world::{Sabotage, World};
 use crate::upstream::catalog::{
-    Catalog, Command, Endpoint, Isolation, Server, ServerId, Target, Transport,
+    Catalog, Command, Endpoint, Isolation, Server, ServerId, Target, Transport, Upkeep,
 };
 
 /// Seeds beyond the sweep whose worlds broke once.
@@ -104,17 +104,19 @@ fn catalog(random: &mut Random, faults: Faults) -> Catalog {
             args: Vec::new(),
             env: Vec::new(),
             cwd: None,
-            isolation,
             processes_max: 100,
             tasks_max: 100,
-            start_timeout: Duration::from_secs(20),
-            idle_timeout: Duration::from_secs(60),
-            stop_grace: Duration::from_secs(3),
+            upkeep: Upkeep {
+                isolation,
+                start_timeout: Duration::from_secs(20),
+                idle_timeout: Duration::from_secs(60),
+                stop_grace: Duration::from_secs(3),
+            },
         })
     };
     let conns_max = if faults.hang { *random.pick(&[1, 2, 3]) } else { 64 };
     let endpoint = |host: &str, port| {
-        Target::Http(Endpoint {
+        let endpoint = Endpoint {
             tls: false,
             host: host.to_owned(),
             port,
@@ -122,9 +124,9 @@ fn catalog(random: &mut Random, faults: Faults) -> Catalog {
             target: "/mcp".to_owned(),
             headers: Vec::new(),
             conns_max,
-            transport: Transport::Http,
-            isolation: Isolation::Session,
-        })
+            upkeep: Upkeep::default(),
+        };
+        Target::Http(Transport::Http, endpoint)
     };
     Catalog::new(vec![
         server(0, command(Isolation::Session)),

@@ -20,6 +20,7 @@ mod logs;
 mod slow;
 mod tcp;
 mod websocket;
+mod websocket_servers;
 mod envelope;
 mod unix;
 mod stdio;

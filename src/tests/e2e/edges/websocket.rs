@@ -22,7 +22,7 @@ pub(super) fn rig_ws(config: &str) -> (Rig, SocketAddr) {
     (rig, addr)
 }
 
-fn modern(id: &Value, tool: &str, arguments: &Value) -> Value {
+pub(crate) fn modern(id: &Value, tool: &str, arguments: &Value) -> Value {
     let mut request = call(id, tool, arguments);
     let meta: Value = serde_json::from_str(&format!("{{{META}}}")).unwrap();
     request["params"]["_meta"] = meta["_meta"].clone();
@@ -108,7 +108,7 @@ fn paths_of_the_entrance_and_of_http_lead_to_the_same_server() {
 }
 
 /// Everything that one client does in a session.
-fn use_session(addr: SocketAddr, path: &str, is_shared: bool) {
+pub(crate) fn use_session(addr: SocketAddr, path: &str, is_shared: bool) {
     let mut socket = Socket::open(addr, path);
     socket.initialize();
     let tools = socket.ask(&json!({"jsonrpc": "2.0", "id": "list", "method": "tools/list"}));
@@ -173,7 +173,6 @@ fn a_session_has_everything_with_any_server() {
     (0..6).for_each(|_| use_session(ws, "/mcp/demo", true));
     rig.until_metric("mcp_sessions_open ", 0);
     assert_eq!(rig.metric("mcp_processes_running "), 1);
-    assert!(0 < rig.metric("mcp_connections_moved_total "));
     rig.check();
     let rig = Rig::new(&http("fixture", &server.url));
     let mut socket = Socket::open(rig.gateway.addr, "/mcp");
@@ -367,9 +366,8 @@ fn who_does_not_read_is_bounded_and_hinders_nobody() {
         sleep(Duration::from_millis(50));
     }
     let grown = rig.rss().saturating_sub(before);
-    // Far less than the 500 MB that were asked for: for each a few messages, in two buffers that
-    // double as they grow, and what the allocator keeps.
-    assert!(grown < 96 << 20, "grown by {grown}");
+    // They asked for 500 MB. Each costs a megabyte, and the allocator keeps some for itself.
+    assert!(grown < 64 << 20, "grown by {grown}");
     // It goes on where it reads again.
     let mut socket = slow.pop().unwrap();
     for _ in 0..100 {
@@ -420,14 +418,24 @@ fn a_drain_says_goodbye_after_the_last_answer() {
     session.initialize();
     let mut busy = Socket::open(ws, "/");
     busy.send(modern(&json!(1), "sleep", &json!({"ms": 700})).to_string());
-    rig.until_metric("mcp_exchanges_in_flight ", 1);
+    // A subscription has no end of its own.
+    let mut listening = Socket::open(ws, "/");
+    let mut listen = modern(&json!("s"), "", &json!({}));
+    listen["method"] = json!("subscriptions/listen");
+    listen["params"]["notifications"] = json!({"toolsListChanged": true});
+    listening.send(listen.to_string());
+    assert_eq!(listening.message()["method"], "notifications/subscriptions/acknowledged");
+    rig.until_metric("mcp_exchanges_in_flight ", 2);
+    let start = Instant::now();
     rig.gateway.process.signal(Signal::TERM);
     assert_eq!(idle.end(), Some(1001));
+    assert_eq!(listening.end(), Some(1001));
     assert_eq!(session.end(), Some(1001));
     let late = busy.ask(&modern(&json!(2), "echo", &json!({})));
     assert_eq!(late["error"]["data"]["gateway"], "draining");
     assert_eq!(busy.answer(&json!(1))["result"]["content"][0]["text"], "Slept 700 ms.");
     assert_eq!(busy.end(), Some(1001));
+    assert!(start.elapsed() < Duration::from_secs(8));
 }
 
 /// A server in shell that dies when it is called.
@@ -460,7 +468,7 @@ fn the_death_of_a_server_costs_the_requests_in_flight_only() {
 fn frames_right_behind_the_handshake_are_served_wherever_it_leads() {
     // Two shards, one process: half of the connections move before they are upgraded.
     let (rig, ws) = rig_ws(&format!("{}isolation = \"shared\"\n", demo()));
-    for round in 0..12 {
+    for round in 0..24 {
         let request = modern(&json!(round), "echo", &json!({"text": "early"})).to_string();
         let mut bytes = handshake("/mcp/demo").bytes();
         write_message(&mut bytes, None, MessageKind::Text, request.as_bytes(), Some([1, 2, 3, 4]));

@@ -27,17 +27,26 @@ struct Pair {
     gateway: Gateway,
     /// Unless the server is a child process of the gateway.
     _server: Option<HttpServer>,
+    /// What stands between the two, if anything does.
+    _near: Option<Gateway>,
 }
 
 impl Pair {
     fn over_http(server: HttpServer) -> Self {
-        Self { gateway: Gateway::run([&server.url]), _server: Some(server) }
+        Self { gateway: Gateway::run([&server.url]), _server: Some(server), _near: None }
+    }
+
+    /// Our own server on the official SDK, by WebSocket: another gateway sees to that.
+    fn fixture_over_websocket() -> Self {
+        let near = Self::fixture_over_stdio().gateway;
+        let gateway = Gateway::run([near.url().replacen("http", "ws", 1)]);
+        Self { gateway, _server: None, _near: Some(near) }
     }
 
     /// Our own server on the official SDK, as a child process.
     fn fixture_over_stdio() -> Self {
         let server = example("conformance_server");
         let gateway = Gateway::run(["--".as_ref(), server.as_os_str(), "--stdio".as_ref()]);
-        Self { gateway, _server: None }
+        Self { gateway, _server: None, _near: None }
     }
 }

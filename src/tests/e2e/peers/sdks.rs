@@ -80,6 +80,12 @@ fn clients_by_websocket_use_a_legacy_child_process() {
 }
 
 #[test]
+fn clients_use_a_server_by_websocket() {
+    let clients = [(Sdk::TypeScript1, Legacy), (Sdk::TypeScript2, Modern), (Sdk::Python2, Auto)];
+    check(Pair::fixture_over_websocket, Server::Fixture, &clients);
+}
+
+#[test]
 fn typescript_clients_use_an_http_server_of_both_eras() {
     check(fixture_over_http, Server::Fixture, &TYPESCRIPT);
 }
@@ -182,7 +188,7 @@ fn everything_over_sse() -> Pair {
     fs::write(&file, text).unwrap();
     let gateway = Gateway::run(["--mcp-json".as_ref(), &*file]);
     fs::remove_file(file).unwrap();
-    Pair { gateway, _server: Some(server) }
+    Pair { gateway, _server: Some(server), _near: None }
 }
 
 /// The gateway does not translate between the eras: a modern client that does not fall back is
@@ -219,7 +225,7 @@ fn everything_over_stdio() -> Pair {
     let node = node22();
     let server = peer("node_modules").join(entry_point("everything"));
     let command = ["--".as_ref(), node.get_program(), server.as_os_str(), "stdio".as_ref()];
-    Pair { gateway: Gateway::run(command), _server: None }
+    Pair { gateway: Gateway::run(command), _server: None, _near: None }
 }
 
 /// Runs the clients that need an era that the server has, one after the other. Each gets a server
