@@ -30,6 +30,8 @@ pub struct ServerConn {
     pub head: Vec<u8>,
     /// The rest of the current response; none while the head is awaited.
     pub body: Option<ResponseBody>,
+    /// Whether it counts as one of its pool's streams.
+    pub is_stream: bool,
     /// When it was dialled or became idle.
     pub since: Instant,
 }
@@ -83,6 +85,7 @@ impl ServerConn {
             interims: 0,
             head: Vec::new(),
             body: None,
+            is_stream: false,
             since: now,
         }
     }

@@ -54,7 +54,8 @@ pub(super) struct Pool {
     pub(super) restart: Restart,
     /// Whether the server was found to speak HTTP+SSE.
     pub(super) is_sse: bool,
-    /// Connections that are the streams of such a server.
+    /// Connections that are taken for as long as somebody listens: streams of HTTP+SSE, GET streams
+    /// of sessions, subscriptions.
     streams: usize,
 }
 
@@ -88,9 +89,14 @@ impl Pool {
 
     /// Counts a stream, if a connection for messages is left.
     pub(super) fn open_stream(&mut self) -> bool {
-        let has_room = self.streams + 1 < self.conns_max;
+        let has_room = self.has_stream_room();
         self.streams += usize::from(has_room);
         has_room
+    }
+
+    /// Whether a connection for messages is left if one more is taken by a stream.
+    fn has_stream_room(&self) -> bool {
+        self.streams + 1 < self.conns_max
     }
 
     pub(super) fn close_stream(&mut self) {
@@ -119,6 +125,12 @@ impl Shard {
         {
             return;
         }
+        let has_room = self.pool_mut(server).is_some_and(|pool| pool.has_stream_room());
+        if !has_room && self.is_endless(key) {
+            // Otherwise those who listen would leave no connection to those who ask.
+            self.exchange_fail(key, Refusal::Full, now);
+            return;
+        }
         while let Some(conn) = self.pool_mut(server).and_then(|pool| pool.idle.pop()) {
             if self.server_mut(conn).is_some() {
                 self.server_carries(conn, key, now);
@@ -140,6 +152,12 @@ impl Shard {
         if !is_known && !std::mem::replace(&mut pool.is_resolving, true) {
             self.pool_resolve(server);
         }
+    }
+
+    /// Whether an exchange takes its connection for as long as somebody listens.
+    fn is_endless(&self, key: ExchangeId) -> bool {
+        let exchange = self.exchanges.get(key);
+        exchange.is_some_and(|it| it.kind == Kind::Listen || it.is_subscription)
     }
 
     fn pool_resolve(&mut self, server: ServerId) {
@@ -243,6 +261,15 @@ impl Shard {
 
     /// Writes the request of an exchange.
     fn server_request(&mut self, conn: ConnId, key: ExchangeId) {
+        if self.is_endless(key)
+            && let Some(server) = self.server_mut(conn)
+        {
+            server.is_stream = true;
+            let id = server.server;
+            if let Some(pool) = self.pool_mut(id) {
+                pool.streams += 1;
+            }
+        }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Http(conn);
         let session = exchange.session.and_then(|key| self.sessions.get(key));
@@ -357,8 +384,9 @@ impl Shard {
         server.exchange = None;
         server.body = None;
         server.since = now;
-        let id = server.server;
+        let (id, is_stream) = (server.server, std::mem::take(&mut server.is_stream));
         let Some(pool) = self.pool_mut(id) else { return };
+        pool.streams -= usize::from(is_stream);
         if !keep_alive || is_draining || limits::SERVER_IDLE_MAX <= pool.idle.len() {
             self.server_close(conn, now);
             return;
@@ -382,6 +410,7 @@ impl Shard {
         self.actions.push_back(Action::Close { conn, rest: VecDeque::new() });
         if let Some(pool) = self.pool_mut(server.server) {
             pool.open -= 1;
+            pool.streams -= usize::from(server.is_stream);
             pool.idle.retain(|idle| *idle != conn);
         }
         self.pool_next(server.server, now);
