@@ -61,7 +61,8 @@ Examples:
   mcp-gateway stdio -- npx -y @modelcontextprotocol/server-everything
 
 Serves one client, which speaks on standard input and output: one JSON-RPC message per line. Log
-lines go to standard error. Ends when standard input does, once everything is answered.
+lines go to standard error. Ends when standard input does, once everything is answered; what
+takes longer than five seconds is given up.
 Of the configuration file, [listen] and `shards` do not count.";
 
 const CHECK_USAGE: &str = "\

@@ -592,8 +592,9 @@ impl Shard {
     }
 }
 
-/// What a shared process is told after `initialize`.
-const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}";
+/// What follows `initialize`, where the gateway itself says it.
+pub(super) const INITIALIZED: &[u8] =
+    b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}";
 
 /// Asks a modern process for its tools; to be completed with a cursor and two braces.
 const LEARN: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"tools/list\",\"params\":\

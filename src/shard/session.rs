@@ -18,6 +18,7 @@ use crate::session::id::SessionId;
 use crate::session::replay::{From, GET_STREAM, parse_event_id};
 use crate::session::{Link, Session};
 use crate::shard::post::Incoming;
+use crate::shard::process::INITIALIZED;
 use crate::shard::{Shard, Timer};
 use crate::upstream::catalog::{Isolation, ServerId};
 
@@ -543,6 +544,3 @@ impl Shard {
         Some(key)
     }
 }
-
-/// What follows `initialize`.
-const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}";
