@@ -81,6 +81,11 @@ key! {
 }
 
 key! {
+    /// What is known of the members of a view, for one client.
+    UnionKey
+}
+
+key! {
     /// One session of a shard.
     SessionKey
 }

@@ -17,6 +17,7 @@ pub mod telemetry;
 // The way of a request.
 pub mod upstream;
 pub mod exchange;
+pub mod federation;
 pub mod frontend;
 pub mod admission;
 pub mod era;

@@ -75,6 +75,20 @@ pub const REPLAY_STREAMS_MAX: usize = 64;
 /// Replay bytes of all sessions of a shard.
 pub const REPLAY_TOTAL_MAX: usize = 256 * 1024 * 1024;
 
+/// Entries of lists that are kept of all members of a view, for one client. What a server has
+/// beyond that is left out.
+pub const UNION_ENTRIES_MAX: usize = 16 * 1024;
+/// Kinds of callers of the stateless era whose lists one shard keeps.
+pub const CALLERS_MAX: usize = 1024;
+/// Resources in one subscription of the stateless era to a view.
+pub const SUBSCRIPTIONS_MAX: usize = 1024;
+/// Names that several servers of a view want, told each time that a list was read.
+pub const COLLISIONS_TOLD: usize = 16;
+/// Entries on one page of a list of a view, unless configured.
+pub const UNION_PAGE_LEN: usize = 256;
+/// Bytes of the separator between a server's name and that of its tool.
+pub const SEPARATOR_LEN_MAX: usize = 8;
+
 /// Connections to one HTTP server, unless configured.
 pub const SERVER_CONNS_MAX: usize = 2048;
 /// Idle connections kept to one HTTP server.
@@ -140,6 +154,12 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 pub const SERVER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time a session lives without a request or an open stream, unless configured.
 pub const SESSION_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// Time the members of a view are waited for, unless configured.
+pub const UNION_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that a list is kept because its server says so.
+pub const UNION_TTL_MAX: Duration = Duration::from_secs(60 * 60);
+/// Time that what is known of a view's members is kept for callers that do not come.
+pub const UNION_IDLE: Duration = Duration::from_secs(10 * 60);
 /// Time a child process has to answer `initialize`, unless configured.
 pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time to read what a child process wrote before it exited.

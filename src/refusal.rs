@@ -24,8 +24,6 @@ pub enum Refusal {
     Path,
     /// There is no server of this name.
     Server,
-    /// `/mcp` with several servers behind it.
-    NoDefaultServer,
     /// The path has no such method.
     Method,
     /// The same, where there is only GET.
@@ -88,6 +86,14 @@ pub enum Refusal {
     Credentials,
     /// The server did not answer in time.
     Timeout,
+    /// No server of a view has a tool or prompt of this name.
+    Name,
+    /// No server of a view has a resource of this URI.
+    Resource,
+    /// A method that says nothing of which server of a view it is for.
+    NotUnited,
+    /// A cursor that was not given out.
+    Cursor,
     /// A request of 2026-07-28 for a server that knows only `initialize`.
     LegacyServer,
     /// A fault of the gateway's own.
@@ -114,9 +120,13 @@ impl Refusal {
             | Self::Metadata
             | Self::Response
             | Self::Event
-            | Self::LegacyServer => 400,
+            | Self::LegacyServer
+            | Self::Name
+            | Self::Cursor => 400,
             Self::Host | Self::Origin => 403,
-            Self::Path | Self::Server | Self::NoDefaultServer | Self::UnknownSession => 404,
+            Self::Path | Self::Server | Self::UnknownSession | Self::Resource | Self::NotUnited => {
+                404
+            }
             Self::Method | Self::NotGet | Self::NotPost => 405,
             Self::Accept | Self::AcceptEvents => 406,
             Self::TooSlow => 408,
@@ -136,7 +146,9 @@ impl Refusal {
             Self::Rpc(error) => error.code(),
             Self::HeaderMismatch => -32020,
             Self::ModernVersion => -32022,
-            Self::Metadata => -32602,
+            Self::Metadata | Self::Name | Self::Cursor => -32602,
+            Self::Resource => -32002,
+            Self::NotUnited => -32601,
             Self::Fault
             | Self::Full
             | Self::Draining
@@ -159,7 +171,6 @@ impl Refusal {
             Self::Origin => "bad_origin",
             Self::Path => "no_such_path",
             Self::Server => "no_such_server",
-            Self::NoDefaultServer => "no_default_server",
             Self::Method | Self::NotGet | Self::NotPost => "bad_method",
             Self::ContentType => "bad_content_type",
             Self::ContentEncoding => "bad_content_encoding",
@@ -187,6 +198,10 @@ impl Refusal {
             Self::BadServer => "server_invalid",
             Self::Credentials => "server_credentials",
             Self::Timeout => "server_timeout",
+            Self::Name => "no_such_name",
+            Self::Resource => "no_such_resource",
+            Self::NotUnited => "not_united",
+            Self::Cursor => "unknown_cursor",
             Self::LegacyServer => "legacy_server",
             Self::Fault => "fault",
         }
@@ -203,7 +218,6 @@ impl Refusal {
                 "Nothing is here; MCP is at /mcp/{server}, and HTTP+SSE at /sse/{server}."
             }
             Self::Server => "No server of this name is configured.",
-            Self::NoDefaultServer => "Several servers are configured; name one: /mcp/{server}.",
             Self::Method => "Use POST, GET or DELETE.",
             Self::NotGet => {
                 "Use GET; messages are sent to the address that the stream names first."
@@ -242,6 +256,12 @@ impl Refusal {
             Self::BadServer => "The server's answer is not valid.",
             Self::Credentials => "The server refused the gateway's credentials.",
             Self::Timeout => "The server did not answer in time.",
+            Self::Name => "No server here has anything of this name; the list says what there is.",
+            Self::Resource => "No server here has this resource; the list says which there are.",
+            Self::NotUnited => {
+                "Nothing says which of the servers this is for; send it to /mcp/{server}."
+            }
+            Self::Cursor => "This cursor was not given out here; ask for the first page again.",
             Self::LegacyServer => "This server knows only the initialize handshake.",
             Self::Fault => "The gateway failed to handle this request; it was logged.",
         }

@@ -43,7 +43,7 @@ Examples:
   mcp-gateway run http://127.0.0.1:3001/mcp
   mcp-gateway run --listen 127.0.0.1:9000 -- npx -y @modelcontextprotocol/server-everything
 
-Each server is served at http://127.0.0.1:8080/mcp/NAME; a single one also at /mcp.
+Each server is served at http://127.0.0.1:8080/mcp/NAME, and all as one at /mcp.
 With `listen.unix` in the file, clients connect to Unix sockets, too.
 The exit code is 78 if the configuration is wrong, and 2 if the command line is.
 docs/configuration.md describes the configuration file.";

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::federation::{self, Membership};
 use super::file::{Field, Section, Value, join};
 use super::problem::Report;
 use super::secret::Outside;
@@ -11,7 +12,7 @@ use super::unix::{self, Known, Unix};
 use super::{Config, LogChoice, OneClient, keys, server, value};
 use crate::admission::origin::Policy;
 use crate::limits;
-use crate::upstream::catalog::{Catalog, Server, ServerId};
+use crate::upstream::catalog::{Server, ServerId};
 
 /// Where clients connect, unless configured.
 const LISTEN: SocketAddr = SocketAddr::new(LOOPBACK, 8080);
@@ -38,7 +39,8 @@ pub(super) fn build(
     let shards = top.take("shards").and_then(|field| field.integer(report, 1..=SHARDS_MAX.into()));
     let shards = shards.and_then(|count| u16::try_from(count).ok());
     let names = server_names(&top);
-    let catalog = Catalog::new(servers(&mut top, outside, report));
+    let servers = servers(&mut top, outside, report);
+    let catalog = federation::catalog(top.section("federation", report), servers, report);
     let known = Known { names: &names, catalog: &catalog, outside };
     let table = top.section("listen", report);
     let (listen, stdio) = match &overrides.one_client {
@@ -293,15 +295,18 @@ fn one_server(client: &OneClient, known: &Known<'_>, report: &mut Report<'_>) ->
     let message = match &client.server {
         Some(name) if known.names.contains(name) => return known.catalog.find(name),
         Some(_) => format!("there is no server of this name; known: {}", names()),
-        None if known.names.len() < 2 => return known.catalog.only(),
-        None => format!("is needed, because there are several servers: {}", names()),
+        None => return known.catalog.root(),
     };
     report.problem(None, "--server", message);
     None
 }
 
 /// `[servers.NAME]`, in the order of the file.
-fn servers(top: &mut Section, outside: &Outside<'_>, report: &mut Report<'_>) -> Vec<Server> {
+fn servers(
+    top: &mut Section,
+    outside: &Outside<'_>,
+    report: &mut Report<'_>,
+) -> Vec<(Server, Membership)> {
     let Some(field) = top.take("servers") else {
         let message = "there is no server; write [servers.NAME] with a `command` or a `url`";
         report.problem(top.at, &join(&top.path, "servers"), message);
@@ -327,7 +332,10 @@ fn servers(top: &mut Section, outside: &Outside<'_>, report: &mut Report<'_>) ->
             report.problem(field.named_at, &field.path, message);
         }
         let section = field.table(report, "a table with a `command` or a `url`");
-        servers.extend(section.and_then(|table| server::build(&name, table, outside, report)));
+        let Some(mut section) = section else { continue };
+        let membership = Membership::take(&mut section, report);
+        let server = server::build(&name, section, outside, report);
+        servers.extend(server.map(|server| (server, membership)));
     }
     servers
 }

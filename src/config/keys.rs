@@ -4,16 +4,18 @@ use super::file::Section;
 use super::problem::Report;
 
 /// The sections of the file with their keys. `""` is the top; `server` is `[servers.NAME]`,
-/// `listen.unix` one socket of that key.
+/// `listen.unix` one socket of that key, `tools` that key of a server.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
-    ("", &["listen", "limits", "sessions", "log", "shutdown", "shards", "servers"]),
+    ("", &["listen", "limits", "sessions", "log", "shutdown", "shards", "federation", "servers"]),
     ("listen", &["http", "sse", "ws", "tcp", "unix", "ping_interval", "admin", "hosts", "origins"]),
     ("listen.unix", &["path", "mode", "owner", "users", "server"]),
     ("limits", &["message"]),
     ("sessions", &["idle_timeout"]),
     ("log", &["format"]),
     ("shutdown", &["drain_timeout"]),
+    ("federation", &["separator", "timeout", "page"]),
     ("server", SERVER),
+    ("tools", &["allow", "deny", "rename", "descriptions"]),
 ];
 
 const SERVER: &[&str] = &[
@@ -31,6 +33,8 @@ const SERVER: &[&str] = &[
     "headers",
     "connections",
     "request_timeout",
+    "prefix",
+    "tools",
 ];
 
 /// The keys that only servers with a `command` have.
@@ -71,6 +75,7 @@ pub(super) fn unknown(name: &str, known: &[&str]) -> String {
     let elsewhere = SECTIONS.iter().find(|(_, keys)| keys.contains(&name));
     match elsewhere {
         Some(("", _)) => format!("unknown key; `{name}` belongs at the top of the file"),
+        Some(("tools", _)) => format!("unknown key; `{name}` belongs into `tools` of a server"),
         Some(("server", _)) => format!("unknown key; `{name}` belongs into [servers.NAME]"),
         Some((section, _)) => format!("unknown key; `{name}` belongs into [{section}]"),
         None => format!("unknown key; known here: {}", known.join(", ")),

@@ -50,7 +50,7 @@ impl Display for Config {
         writeln!(f, "sessions.idle_timeout  {}", duration(self.session_idle_timeout))?;
         writeln!(f, "shutdown.drain_timeout {}", duration(self.drain_timeout))?;
         writeln!(f, "log.format             {log}")?;
-        for (_, server) in self.catalog.iter() {
+        for (_, server) in self.catalog.servers() {
             writeln!(f)?;
             show_server(server, f)?;
         }
@@ -88,6 +88,7 @@ fn show_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {
         Target::WebSocket(endpoint) => {
             show_endpoint(if endpoint.tls { "wss" } else { "ws" }, endpoint, f)?;
         }
+        Target::View(_) => {}
     }
     if let Some(upkeep) = server.target.upkeep() {
         show_upkeep(upkeep, f)?;

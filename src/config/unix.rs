@@ -97,7 +97,7 @@ fn one(field: Field, known: &Known<'_>, report: &mut Report<'_>) -> Option<Unix>
         .take("owner")
         .and_then(|field| field.parse(report, WANTED_OWNER, |text| owner_of(text, known.outside)));
     let users = table.take("users").and_then(|field| users_of(field, known, report));
-    let server = server_of(table.take("server"), (at, &key), known, report);
+    let server = server_of(table.take("server"), known, report);
     let (mode, (user, group)) = (mode.unwrap_or(MODE), owner.unwrap_or_default());
     if mode & 0o002 != 0 && users.is_none() {
         let message = "everybody on this machine can connect, and there is no authentication yet; \
@@ -171,20 +171,8 @@ fn id_of(text: &str, kind: &Kind, outside: &Outside<'_>) -> Result<u32, String> 
 }
 
 /// The server that clients get here: they have no way to name one.
-fn server_of(
-    field: Option<Field>,
-    (at, key): (usize, &str),
-    known: &Known<'_>,
-    report: &mut Report<'_>,
-) -> Option<ServerId> {
-    let Some(field) = field else {
-        if 1 < known.names.len() {
-            let message =
-                format!("needs a `server`, because there are several: {}", known.names.join(", "));
-            report.problem(at, key, message);
-        }
-        return None;
-    };
+fn server_of(field: Option<Field>, known: &Known<'_>, report: &mut Report<'_>) -> Option<ServerId> {
+    let field = field?;
     let find = |name: &str| {
         if known.names.iter().any(|other| other == name) {
             return Ok(known.catalog.find(name));

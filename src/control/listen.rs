@@ -125,7 +125,7 @@ pub(super) fn say_ready(
     let server_at = |server| settings.catalog.get(server).map_or("", |server| &server.name);
     for unix in &config.unix {
         let path = unix.path.display().to_string();
-        let server = unix.server.or_else(|| settings.catalog.only()).map_or("", server_at);
+        let server = unix.server.or_else(|| settings.catalog.root()).map_or("", server_at);
         let words = format!("listening on the Unix socket {} ({server})", path.escape_debug());
         log.say("listening", &words);
     }
@@ -145,10 +145,10 @@ pub(super) fn say_ready(
 
 fn say_http(log: &Log, addrs: &[SocketAddr], settings: &Settings) {
     let Some((first, others)) = addrs.split_first() else { return };
-    if settings.catalog.only().is_some() {
+    if settings.catalog.root().is_some() {
         log.say("listening", &format!("listening on http://{first}/mcp"));
     }
-    for (_, server) in settings.catalog.iter() {
+    for (_, server) in settings.catalog.servers() {
         let (name, kind) = (&server.name, admin::kind(&server.target));
         log.say("listening", &format!("listening on http://{first}/mcp/{name} ({kind})"));
     }

@@ -14,7 +14,7 @@ use crate::upstream::catalog::{Catalog, Target};
 pub(super) fn client(catalog: &Catalog) -> Result<Option<Arc<ClientConfig>>, String> {
     let is_tls = |target: &Target| match target {
         Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint.tls,
-        Target::Stdio(_) => false,
+        Target::Stdio(_) | Target::View(_) => false,
     };
     if !catalog.iter().any(|(_, server)| is_tls(&server.target)) {
         return Ok(None);

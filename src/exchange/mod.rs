@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::ids::SessionKey;
-use crate::ids::{ConnId, ProcessId};
+use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, UnionKey};
 use crate::message::Era;
 use crate::timers::Wish;
 use crate::upstream::catalog::ServerId;
@@ -49,6 +48,10 @@ pub enum Via {
     Http(ConnId),
     /// A child process, under the gateway's own id.
     Process(ProcessId, u64),
+    /// An exchange with one member of a view, whose answer is the answer.
+    Leg(ExchangeId),
+    /// Several members of a view, or one that cannot be told yet.
+    Union(UnionKey),
 }
 
 /// Where the answer goes.
@@ -66,6 +69,8 @@ pub enum Reply {
     Stream(u32),
     /// The client has a connection on which answers come as they are ready.
     Channel(ConnId),
+    /// A client of a view: its exchange, or the gateway itself on behalf of the view.
+    Leg(UnionKey, Option<ExchangeId>),
 }
 
 impl Reply {
@@ -76,7 +81,7 @@ impl Reply {
             | Self::Relaying(conn)
             | Self::Events(conn)
             | Self::Channel(conn) => Some(conn),
-            Self::Nobody | Self::Stream(_) => None,
+            Self::Nobody | Self::Stream(_) | Self::Leg(..) => None,
         }
     }
 }

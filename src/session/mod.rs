@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::ids::{ConnId, ExchangeId, ProcessId};
+use crate::ids::{ConnId, ExchangeId, ProcessId, UnionKey};
 use crate::limits;
 use crate::message::Revision;
 use crate::session::id::SessionId;
@@ -38,6 +38,8 @@ pub struct Session {
     pub is_irreplaceable: bool,
     /// The server's half.
     pub link: Link,
+    /// The view and the place in it, if the session is one of a view with its member.
+    pub parent: Option<(UnionKey, usize)>,
     /// The client's connection, if the session lives on one and has no streams.
     pub channel: Option<ConnId>,
     /// Whether the client can neither be asked nor told anything.
@@ -74,6 +76,8 @@ pub enum Link {
         /// What is left to do until the session is set up again at a server that had lost it.
         revival: Option<Revival>,
     },
+    /// The members of a view.
+    Union(UnionKey),
 }
 
 /// A session that is being set up again.
@@ -113,6 +117,7 @@ impl Session {
             setup: Vec::new(),
             is_irreplaceable: false,
             link,
+            parent: None,
             channel: None,
             is_mute: false,
             replay: Replay::new(),

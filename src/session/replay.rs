@@ -81,6 +81,11 @@ impl Replay {
         self.streams.iter_mut().find(|stream| stream.number == number)
     }
 
+    /// The client connection that gets the events of a stream.
+    pub fn client(&self, number: u32) -> Option<ConnId> {
+        self.streams.iter().find(|stream| stream.number == number)?.client
+    }
+
     /// All streams.
     pub fn iter(&mut self) -> impl Iterator<Item = &mut Stream> {
         self.streams.iter_mut()

@@ -83,6 +83,7 @@ impl Shard {
                 self.channel_envelops(conn, &id, parts, now);
             }
             Reply::Channel(conn) => self.channel_write(conn, parts, now),
+            Reply::Leg(..) => self.leg_answered(key, parts, error, now),
             Reply::Relaying(_) | Reply::Nobody => {}
         }
         let outcome = error.map_or(Outcome::Answered(status), Outcome::Error);
@@ -116,6 +117,9 @@ impl Shard {
             }
             (Reply::Channel(conn), _) if !exchange.is_enveloped => {
                 self.channel_event(conn, parts, now);
+            }
+            (Reply::Leg(union, parent), session) => {
+                self.leg_event((union, parent), session, &parts.concat(), now);
             }
             _ => self.counters.dropped += 1,
         }
@@ -181,6 +185,9 @@ impl Shard {
         if session.is_mute {
             self.counters.dropped += 1;
             return;
+        }
+        if let Some(parent) = session.parent {
+            return self.member_event(parent, None, &data.concat(), now);
         }
         if let Some(conn) = session.channel {
             return self.channel_event(conn, data, now);
@@ -331,7 +338,7 @@ impl Shard {
                 self.channel_envelops(conn, &id, &[&text], now);
             }
             Reply::Channel(conn) => self.channel_write(conn, &[&text], now),
-            Reply::Nobody => {}
+            Reply::Leg(..) | Reply::Nobody => {}
         }
         self.exchange_end(key, Outcome::Refused(refusal), now);
         if let Some(session) = session {
@@ -443,16 +450,19 @@ impl Shard {
             self.stdio_give_up(process, number, (exchange.session, now));
         }
         self.exchange_leaves(key, &exchange, now);
+        self.legs_leave(key, exchange.via, now);
         self.report_exchange(&exchange, outcome, now);
-        if let Reply::Channel(conn) = exchange.reply {
-            self.channel_left(conn, key, now);
+        match exchange.reply {
+            Reply::Channel(conn) => self.channel_left(conn, key, now),
+            Reply::Leg(union, parent) => self.leg_ended((union, parent), key, (outcome, now)),
+            _ => {}
         }
     }
 
     /// What carried it is free, or has to be closed because its answer may still come.
     fn exchange_leaves(&mut self, key: ExchangeId, exchange: &Exchange, now: Instant) {
         match exchange.via {
-            Via::Nothing => {}
+            Via::Nothing | Via::Leg(_) | Via::Union(_) => {}
             Via::Process(process, number) => self.stdio_forget(process, number, now),
             Via::Http(conn) => {
                 let is_its = match self.conns.get(conn).map(|entry| &entry.role) {

@@ -48,7 +48,7 @@ impl Shard {
             (Address::Local { uid, .. }, Some(users)) => users.contains(&uid),
             _ => true,
         };
-        let server = entrance.server.or_else(|| self.settings.catalog.only());
+        let server = entrance.server.or_else(|| self.settings.catalog.root());
         let has_server = server.is_some() || parts.1.has_namespaces();
         if !has_server || !is_admitted {
             self.report_stranger(peer, now);
@@ -92,7 +92,7 @@ impl Shard {
             return false;
         }
         let server = entrance.and_then(|entrance| entrance.server);
-        let server = server.or_else(|| self.settings.catalog.only());
+        let server = server.or_else(|| self.settings.catalog.root());
         let Some(entry) = self.conns.get_mut(conn) else { return false };
         let Role::Client(client) = &entry.role else { return false };
         let channel = Channel::new(peer, server, binary_parts(), client.opened_at);
@@ -226,7 +226,7 @@ impl Shard {
         let (server, session) = (channel.server, channel.session);
         let Some(server) = server else {
             let id = envelope.id.map_or(&b"null"[..], |id| id.get(bytes));
-            return self.refuse(conn, Refusal::NoDefaultServer, id, now);
+            return self.refuse(conn, Refusal::Server, id, now);
         };
         if has_long_id(envelope) {
             return self.refuse(conn, Refusal::LongId, b"null", now);
@@ -351,7 +351,7 @@ impl Shard {
         let is_list = exchange.era == Era::Modern && &*exchange.label.method == b"tools/list";
         if let Some(pool) = self.pools.get_mut(usize::from(exchange.server.0))
             && is_list
-            && let Reply::Channel(_) = exchange.reply
+            && let Reply::Channel(_) | Reply::Leg(..) = exchange.reply
         {
             // The client asks for the next page itself.
             let _next = pool.params.learn(result);
@@ -362,6 +362,11 @@ impl Shard {
     /// there, because here it can be said at any time.
     fn channel_listens(&mut self, conn: ConnId, now: Instant) {
         let Some(key) = self.channel_mut(conn).and_then(|channel| channel.session) else { return };
+        self.session_listens(key, now);
+    }
+
+    /// Asks the HTTP server of a session to be told what it says of its own accord.
+    pub(super) fn session_listens(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get(key) else { return };
         let server = session.server;
         if session.is_mute || !matches!(session.link, Link::Http { listen: None, .. }) {
@@ -383,7 +388,8 @@ impl Shard {
     pub(super) fn listen_again(&mut self, key: ExchangeId, now: Instant) -> bool {
         let session = self.exchanges.get(key).filter(|exchange| exchange.kind == Kind::Listen);
         let session = session.and_then(|exchange| self.sessions.get(exchange.session?));
-        let has_channel = session.is_some_and(|session| session.channel.is_some());
+        let has_channel =
+            session.is_some_and(|session| session.channel.is_some() || session.parent.is_some());
         let Some(exchange) = self.exchanges.get_mut(key).filter(|_| has_channel) else {
             return false;
         };

@@ -481,9 +481,9 @@ impl Shard {
     pub(super) fn client_route(&self, path: &str) -> Result<ServerId, Refusal> {
         let name = path.strip_prefix("/mcp").ok_or(Refusal::Path)?;
         match name.strip_prefix('/') {
-            None if name.is_empty() => self.settings.catalog.only().ok_or(Refusal::NoDefaultServer),
+            None if name.is_empty() => self.settings.catalog.root().ok_or(Refusal::Server),
             None => Err(Refusal::Path),
-            Some("") => self.settings.catalog.only().ok_or(Refusal::NoDefaultServer),
+            Some("") => self.settings.catalog.root().ok_or(Refusal::Server),
             Some(name) => self.settings.catalog.find(name).ok_or(Refusal::Server),
         }
     }

@@ -26,6 +26,7 @@ impl Shard {
                 Timer::Exchange(key) => self.exchange_tick(key, at, now),
                 Timer::Session(key) => self.session_tick(key, at, now),
                 Timer::Process(id) => self.process_tick(ProcessId(id), at, now),
+                Timer::Union(union) => self.union_tick(union, at, now),
                 Timer::Drain => {}
             }
         }
@@ -109,7 +110,7 @@ impl Shard {
         }
         let (kind, reply, era) = (exchange.kind, exchange.reply, exchange.era);
         let (deadline, sent_at) = (exchange.deadline, exchange.sent_at);
-        let is_process = matches!(exchange.via, Via::Process(..));
+        let is_process = matches!(exchange.via, Via::Process(..) | Via::Leg(_) | Via::Union(_));
         let quiet_time = self.quiet_time(exchange.server, exchange.session);
         let mut next = now + limits::COMMENT_INTERVAL;
         match reply {
@@ -132,6 +133,7 @@ impl Shard {
             | Reply::Relaying(_)
             | Reply::Stream(_)
             | Reply::Channel(_)
+            | Reply::Leg(..)
             | Reply::Nobody => {}
         }
         let next = next.max(now + Duration::from_millis(1));
@@ -172,7 +174,13 @@ impl Shard {
         }
         if exchange.resume_at.is_some_and(|at| at <= now) {
             exchange.resume_at = None;
-            self.http_send(key, now);
+            match exchange.via {
+                Via::Union(union) => {
+                    self.union_due(key, union, now);
+                    self.subscription_begins(union, key, now);
+                }
+                _ => self.http_send(key, now),
+            }
         }
         self.watch(key, now);
     }
@@ -181,7 +189,8 @@ impl Shard {
     /// has `SEND_TIMEOUT` for each step.
     fn excuse_held(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get(key) else { return };
-        let client = match (exchange.reply, exchange.session) {
+        let outer = self.outer_reply(exchange.reply);
+        let client = match outer.unwrap_or((exchange.reply, exchange.session)) {
             (Reply::Stream(number), Some(session)) => {
                 let session = self.sessions.get_mut(session);
                 session.and_then(|session| session.replay.get(number)).and_then(|it| it.client)
@@ -191,7 +200,7 @@ impl Shard {
         let server = match exchange.via {
             Via::Http(conn) => Some(conn),
             Via::Process(process, _) => self.process_conn(process),
-            Via::Nothing => None,
+            Via::Nothing | Via::Leg(_) | Via::Union(_) => None,
         };
         let entry = |conn: ConnId| self.conns.get(conn);
         let is_holding = client.and_then(entry).is_some_and(|entry| entry.holds_producer);

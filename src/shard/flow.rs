@@ -97,7 +97,9 @@ impl Shard {
         let of_exchange = |key: &crate::ids::ExchangeId| {
             let exchange = self.exchanges.get(*key)?;
             match (exchange.via, exchange.reply) {
-                (Via::Http(conn), Reply::Stream(_) | Reply::Channel(_)) => Some(conn),
+                (Via::Http(conn), Reply::Stream(_) | Reply::Channel(_) | Reply::Leg(..)) => {
+                    Some(conn)
+                }
                 _ => None,
             }
         };
@@ -106,6 +108,12 @@ impl Shard {
             && self.processes.get(&id).is_some_and(|process| process.user == User::Session(key))
         {
             feeds.extend(self.process_conn(id));
+        }
+        if let Link::Union(union) = session.link
+            && let Some(union) = self.unions.get(union)
+        {
+            let members = union.members.iter().filter_map(|member| member.session);
+            feeds.extend(members.flat_map(|key| self.feeds(key)));
         }
         feeds
     }

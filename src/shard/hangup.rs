@@ -154,7 +154,7 @@ impl Shard {
         };
         let via_http = |exchange: &Exchange| match exchange.via {
             Via::Http(conn) => Some(conn),
-            Via::Nothing | Via::Process(..) => None,
+            Via::Nothing | Via::Process(..) | Via::Leg(_) | Via::Union(_) => None,
         };
         let mut feeds: Vec<ConnId> = channel
             .exchanges

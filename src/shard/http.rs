@@ -66,7 +66,7 @@ impl Pool {
                 let ip = endpoint.host.parse::<IpAddr>().ok();
                 (ip.map(|ip| SocketAddr::new(ip, endpoint.port)), endpoint.conns_max)
             }
-            Target::Stdio(_) | Target::WebSocket(_) => (None, 0),
+            Target::Stdio(_) | Target::WebSocket(_) | Target::View(_) => (None, 0),
         };
         Self {
             addrs: literal.into_iter().collect(),
@@ -112,7 +112,7 @@ impl Shard {
     fn endpoint(&self, server: ServerId) -> Option<&Endpoint> {
         match &self.settings.catalog.get(server)?.target {
             Target::Http(_, endpoint) => Some(endpoint),
-            Target::Stdio(_) | Target::WebSocket(_) => None,
+            Target::Stdio(_) | Target::WebSocket(_) | Target::View(_) => None,
         }
     }
 

@@ -17,6 +17,8 @@
 //! remote_sse  those that speak HTTP+SSE              remote_ws  those by WebSocket
 //! http     exchanges to HTTP servers                 respond  and what comes back
 //! answer   answers to clients: one response, or events of a stream
+//! union    clients of a view of many servers     leg   what goes to its members for them
+//! member   the members: opened, heard, missed     lists   what they offer
 //! flow     back-pressure         revive   sessions that a server has lost
 //! tunnel   clients whose session belongs to another shard
 //! clock    deadlines             drain  the end           report  log lines
@@ -37,6 +39,10 @@ mod process;
 mod remote;
 mod remote_sse;
 mod remote_ws;
+mod union;
+mod leg;
+mod member;
+mod lists;
 mod http;
 mod respond;
 mod revive;
@@ -52,6 +58,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -61,9 +68,10 @@ use crate::admission::rate_limit::{Rate, RateLimit};
 use crate::backend::http::ServerConn;
 use crate::backend::stdio::Process;
 use crate::exchange::Exchange;
+use crate::federation::Union;
 use crate::frontend::channel::Channel;
 use crate::frontend::http::{Busy, Client};
-use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, ShardId, Ticket};
+use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, ShardId, Ticket, UnionKey};
 use crate::limits;
 use crate::output::Output;
 use crate::session::Session;
@@ -92,6 +100,10 @@ pub struct Shard {
     sessions: Table<SessionKey, Session>,
     session_keys: HashMap<SessionId, SessionKey, RandomState>,
     processes: HashMap<ProcessId, Process, RandomState>,
+    /// What is known of the members of views.
+    unions: Table<UnionKey, Union>,
+    /// The unions of callers of the stateless era, by the view and what they have in common.
+    callers: HashMap<(ServerId, Bytes), UnionKey, RandomState>,
     /// Ends of tunnels, by the client connection at the other shard.
     tunnels: HashMap<(ShardId, ConnId), ConnId, RandomState>,
     /// Event streams of clients that send their messages on other connections.
@@ -158,6 +170,7 @@ enum Timer {
     Exchange(ExchangeId),
     Session(SessionKey),
     Process(u64),
+    Union(UnionKey),
     Drain,
 }
 
@@ -181,6 +194,8 @@ impl Shard {
             sessions: Table::new(limits::SESSIONS_MAX),
             session_keys: HashMap::default(),
             processes: HashMap::default(),
+            unions: Table::new(limits::SESSIONS_MAX + limits::CALLERS_MAX),
+            callers: HashMap::default(),
             tunnels: HashMap::default(),
             streams: Streams::default(),
             pools,

@@ -113,7 +113,7 @@ impl Shard {
     /// The headers that go on to the server as they are, if it is one that reads headers.
     fn forwarded(&self, server: ServerId, headers: &Headers<'_, '_>) -> Bytes {
         let target = self.settings.catalog.get(server).map(|server| &server.target);
-        if !matches!(target, Some(Target::Http(..))) {
+        if !matches!(target, Some(Target::Http(..) | Target::View(_))) {
             return Bytes::new();
         }
         let mut lines = Vec::new();
@@ -448,7 +448,9 @@ impl Shard {
 
     /// Sends an exchange on its way, over whatever leads to its server.
     pub(super) fn forward(&mut self, key: ExchangeId, incoming: &Incoming<'_>, now: Instant) {
-        if self.goes_to_process(incoming.server, incoming.session) {
+        if self.is_view(incoming.server) {
+            self.union_send(key, incoming, now);
+        } else if self.goes_to_process(incoming.server, incoming.session) {
             self.stdio_send(key, incoming, now);
         } else {
             self.http_send(key, now);

@@ -30,7 +30,7 @@ impl Shard {
             Some(Target::Http(Transport::Auto, _)) => {
                 self.pools.get(usize::from(server.0)).is_some_and(|pool| pool.is_sse)
             }
-            Some(Target::Http(Transport::Http, _)) | None => false,
+            Some(Target::Http(Transport::Http, _) | Target::View(_)) | None => false,
         }
     }
 
@@ -47,7 +47,7 @@ impl Shard {
         match self.target(server) {
             Some(Target::Http(..)) => Carrier::Events(Box::default()),
             Some(Target::WebSocket(_)) => Carrier::WebSocket(Box::new(WebSocket::new(now))),
-            Some(Target::Stdio(_)) | None => Carrier::Pipes(LineReader::new()),
+            Some(Target::Stdio(_) | Target::View(_)) | None => Carrier::Pipes(LineReader::new()),
         }
     }
 

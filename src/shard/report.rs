@@ -7,7 +7,7 @@ use wire::rpc::RpcError;
 
 use crate::backend::stdio::Process;
 use crate::exchange::{Exchange, Kind};
-use crate::ids::{ConnId, Peer, ProcessId};
+use crate::ids::{ConnId, Peer, ProcessId, UnionKey};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::session::Session;
@@ -128,6 +128,21 @@ impl Shard {
             line.text("server", server.map_or("", |server| shard.server_name(server)))
                 .number("process", id.0)
                 .text("what", what)
+        });
+    }
+
+    /// Something about a member of a view.
+    pub(super) fn report_member(
+        &mut self,
+        union: UnionKey,
+        index: usize,
+        what: &str,
+        now: Instant,
+    ) {
+        let view = self.unions.get(union).and_then(|union| self.view(union.view));
+        let name = view.and_then(|view| view.members.get(index)).map(|member| member.name.clone());
+        self.record("member", now, |_, line| {
+            line.text("server", name.unwrap_or_default()).text("what", what)
         });
     }
 

@@ -198,7 +198,7 @@ impl Shard {
             }
             _ => {}
         }
-        if era == Era::Modern && !matches!(reply, Reply::Channel(_)) {
+        if era == Era::Modern && !matches!(reply, Reply::Channel(_) | Reply::Leg(..)) {
             return Some(self.relay(key, (head.status, content_type), head.body));
         }
         if is_events && kind != Kind::Probe {
@@ -212,7 +212,7 @@ impl Shard {
         match reply {
             _ if may_be_lost || is_rest && kind != Kind::Listen => Some(gather()),
             _ if kind == Kind::Initialize => Some(gather()),
-            Reply::Stream(_) | Reply::Channel(_) => Some(gather()),
+            Reply::Stream(_) | Reply::Channel(_) | Reply::Leg(..) => Some(gather()),
             Reply::Pending(_) => Some(self.relay(key, (head.status, content_type), head.body)),
             Reply::Nobody | Reply::Relaying(_) | Reply::Events(_) => Some(Sink::Discard),
         }
@@ -260,10 +260,15 @@ impl Shard {
     fn listen_begins(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let reply = std::mem::replace(&mut exchange.reply, Reply::Stream(GET_STREAM));
+        let place = exchange.session.and_then(|key| self.sessions.get(key)?.parent);
+        if let Some(place) = place {
+            self.member_heard(place);
+        }
+        let Some(exchange) = self.exchanges.get(key) else { return };
         let (Reply::Pending(client), Some(session)) = (reply, exchange.session) else { return };
         let from = match self.sessions.get(session).map(|session| &session.link) {
             Some(Link::Http { from, .. }) => *from,
-            Some(Link::Process(_)) | None => From::Undelivered,
+            Some(Link::Process(_) | Link::Union(_)) | None => From::Undelivered,
         };
         self.stream_attach(client, (session, GET_STREAM, from), now);
     }
@@ -421,7 +426,8 @@ impl Shard {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (kind, session) = (exchange.kind, exchange.session);
         let id = envelope.id.map(|span| span.get(bytes));
-        if matches!(exchange.reply, Reply::Channel(_)) && id != Some(&*exchange.id) {
+        if matches!(exchange.reply, Reply::Channel(_) | Reply::Leg(..)) && id != Some(&*exchange.id)
+        {
             // Nothing but the id says to the client whose answer it is.
             return self.exchange_fail(key, Refusal::BadServer, now);
         }
@@ -590,7 +596,7 @@ impl Shard {
             self.session_lost(session, key, now);
             return;
         }
-        if let Reply::Channel(_) = reply {
+        if let Reply::Channel(_) | Reply::Leg(..) = reply {
             // The error is in the body, if it is one for this request (2026-07-28 has them with
             // 400 and 404).
             let envelope = rpc::scan(bytes, self.rpc_limits()).ok();

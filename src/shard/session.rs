@@ -63,9 +63,11 @@ impl Shard {
         if let Some(channel) = self.channel_mut(conn) {
             channel.session = Some(key);
         }
+        let has_room = self.union_begin(key, now);
         let incoming =
             Incoming { session: Some(key), payload: &payload, envelope: &envelope, ..incoming };
         match self.begin(conn, Kind::Initialize, &incoming, now) {
+            Some(exchange) if !has_room => self.exchange_fail(exchange, Refusal::Full, now),
             Some(exchange) => {
                 let upkeep = self.upkeep(incoming.server);
                 let upkeep = upkeep.filter(|_| self.is_process(incoming.server));
@@ -108,6 +110,10 @@ impl Shard {
         self.session_keys.insert(id, key);
         self.counters.sessions += 1;
         self.counters.sessions_opened += 1;
+        if !self.union_begin(key, now) {
+            self.session_end(key, "refused", now);
+            return None;
+        }
         self.session_watch(key, now);
         if matches!(self.sessions.get(key)?.link, Link::Http { .. }) {
             self.session_revive(key, Vec::new(), now);
@@ -116,7 +122,7 @@ impl Shard {
         self.sessions.get(key).map(|_| key)
     }
 
-    fn link(&self, server: ServerId) -> Option<Link> {
+    pub(super) fn link(&self, server: ServerId) -> Option<Link> {
         self.settings.catalog.get(server)?;
         let link = match self.is_process(server) {
             true => Link::Process(None),
@@ -163,7 +169,7 @@ impl Shard {
         }
         let Some(session) = self.sessions.remove(key) else { return };
         self.session_keys.remove(&session.id);
-        self.counters.sessions -= 1;
+        self.counters.sessions -= u64::from(session.parent.is_none());
         self.counters.replay -= session.replay.kept_len() as u64;
         self.report_session(&session, why, now);
         let mut is_whole = false;
@@ -178,6 +184,10 @@ impl Shard {
                 self.http_delete((session.server, session.revision), id, now);
             }
             Link::Http { id: None, .. } => {}
+            Link::Union(union) => self.union_end(union, now),
+        }
+        if let Some(place) = session.parent {
+            self.member_left(place, key, now);
         }
         if let Some(conn) = session.channel.filter(|_| session.is_open && is_whole) {
             // There is no other way to say that the session is over.
@@ -379,6 +389,7 @@ impl Shard {
             return;
         }
         let is_used = session.channel.is_some()
+            || session.parent.is_some()
             || session.replay.iter().any(|stream| stream.client.is_some())
             || session.exchanges.iter().any(|exchange| {
                 let kind = self.exchanges.get(*exchange).map(|exchange| exchange.kind);
@@ -524,7 +535,7 @@ impl Shard {
     }
 
     /// Begins an exchange whose answer goes on a stream or to nobody.
-    fn begin_detached(
+    pub(super) fn begin_detached(
         &mut self,
         kind: Kind,
         reply: Reply,

@@ -90,7 +90,7 @@ impl Shard {
     fn sse_stream(&self, head: &RequestHead<'_, '_>, name: &str) -> Result<Target, Refusal> {
         let catalog = &self.settings.catalog;
         let server = match name {
-            "" => catalog.only().ok_or(Refusal::NoDefaultServer)?,
+            "" => catalog.root().ok_or(Refusal::Server)?,
             name => catalog.find(name).ok_or(Refusal::Server)?,
         };
         if head.method != "GET" {

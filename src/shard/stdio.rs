@@ -322,21 +322,29 @@ impl Shard {
 
     /// The newest request in flight whose client reads its answer, or else the newest whose client
     /// can come back for it; and which of the two it is.
-    fn newest_request(&mut self, session: SessionKey) -> Option<(ExchangeId, bool)> {
-        let session = self.sessions.get_mut(session)?;
+    fn newest_request(&self, session: SessionKey) -> Option<(ExchangeId, bool)> {
+        let session = self.sessions.get(session)?;
         let mut waiting = None;
         for key in session.exchanges.iter().rev() {
             let Some(exchange) = self.exchanges.get(*key) else { continue };
             if !matches!(exchange.kind, Kind::Request | Kind::Initialize) {
                 continue;
             }
-            let is_read = match exchange.reply {
-                Reply::Nobody => continue,
+            let (reply, outer) = match exchange.reply {
+                Reply::Leg(..) => match self.outer_reply(exchange.reply) {
+                    Some(outer) => outer,
+                    None => continue,
+                },
+                reply => (reply, None),
+            };
+            let is_read = match reply {
+                Reply::Nobody | Reply::Leg(..) => continue,
                 Reply::Pending(_) | Reply::Relaying(_) | Reply::Events(_) | Reply::Channel(_) => {
                     true
                 }
                 Reply::Stream(number) => {
-                    session.replay.get(number).is_some_and(|stream| stream.client.is_some())
+                    let streams = outer.and_then(|key| self.sessions.get(key)).unwrap_or(session);
+                    streams.replay.client(number).is_some()
                 }
             };
             if is_read {
@@ -391,8 +399,12 @@ impl Shard {
     }
 
     /// Whether a client hears what belongs to no request.
-    fn is_listened(&mut self, key: SessionKey) -> bool {
+    pub(super) fn is_listened(&mut self, key: SessionKey) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return false };
+        if let Some((union, _)) = session.parent {
+            let outer = self.unions.get(union).and_then(|union| union.session());
+            return outer.is_some_and(|outer| self.is_listened(outer));
+        }
         let stream = session.replay.get(crate::session::replay::GET_STREAM);
         session.channel.is_some() || stream.is_some_and(|stream| stream.client.is_some())
     }

@@ -60,8 +60,8 @@ impl Shard {
             (false, true) => Some(Err(Refusal::Handshake(RequestError::NoUpgrade))),
             (true, true) => Some(match path {
                 "/" | "/ws" | "/mcp" | "/mcp/" => {
-                    let server = entrance.server.or_else(|| self.settings.catalog.only());
-                    server.ok_or(Refusal::NoDefaultServer)
+                    let server = entrance.server.or_else(|| self.settings.catalog.root());
+                    server.ok_or(Refusal::Server)
                 }
                 _ => self.client_route(path),
             }),

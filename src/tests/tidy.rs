@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["limits", "table", "timers", "output", "message", "refusal"],
     &["ids", "telemetry"],
     &["upstream"],
+    &["federation"],
     &["exchange", "frontend", "admission", "era", "session", "backend"],
     &["shard"],
     &["mesh"],
@@ -64,7 +65,10 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("socket2", &["driver"]),
     ("tokio", &["control", "driver", "mesh"]),
     ("toml", &["config"]),
-    ("wire", &["admission", "backend", "era", "frontend", "refusal", "session", "shard"]),
+    (
+        "wire",
+        &["admission", "backend", "era", "federation", "frontend", "refusal", "session", "shard"],
+    ),
 ];
 
 /// The files that may hold unsafe code. Each argues for every line of it.

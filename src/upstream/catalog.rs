@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits;
+use crate::upstream::view::View;
 
 /// A server's place in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +33,8 @@ pub enum Target {
     Http(Transport, Endpoint),
     /// A server by WebSocket.
     WebSocket(Endpoint),
+    /// Other servers of the catalog, as one.
+    View(View),
 }
 
 impl Target {
@@ -39,7 +42,7 @@ impl Target {
     pub fn upkeep(&self) -> Option<Upkeep> {
         match self {
             Self::Stdio(command) => Some(command.upkeep),
-            Self::Http(Transport::Http, _) => None,
+            Self::Http(Transport::Http, _) | Self::View(_) => None,
             Self::Http(Transport::Sse | Transport::Auto, endpoint) | Self::WebSocket(endpoint) => {
                 Some(endpoint.upkeep)
             }
@@ -132,21 +135,44 @@ pub struct Endpoint {
     pub upkeep: Upkeep,
 }
 
-/// All servers, in the order of the configuration.
+/// All servers, in the order of the configuration, and the views of them behind.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     servers: Vec<Server>,
+    /// How many of them are real.
+    real: usize,
+    /// For each real server, the view that clients get who name it.
+    views: Vec<Option<ServerId>>,
+    /// What `/mcp` is.
+    root: Option<ServerId>,
 }
 
 impl Catalog {
-    /// A catalog of these servers. Names are distinct.
+    /// A catalog of these servers. Names are distinct. If there is only one, it is at `/mcp`.
     pub fn new(servers: Vec<Server>) -> Self {
-        Self { servers }
+        let (real, root) = (servers.len(), (servers.len() == 1).then_some(ServerId(0)));
+        Self { views: vec![None; real], servers, real, root }
     }
 
-    /// The server of that name.
+    /// Serves this view in place of one of its servers, or, without one, at `/mcp`. Names of views
+    /// are for the log.
+    pub fn add_view(&mut self, of: Option<ServerId>, name: String, view: View) {
+        let Ok(index) = u16::try_from(self.servers.len()) else { return };
+        let id = ServerId(index);
+        self.servers.push(Server { name, target: Target::View(view), request_timeout: None });
+        match of.and_then(|of| self.views.get_mut(usize::from(of.0))) {
+            Some(place) => {
+                *place = Some(id);
+                self.root = self.root.map(|root| if Some(root) == of { id } else { root });
+            }
+            None => self.root = Some(id),
+        }
+    }
+
+    /// What clients get who name this server.
     pub fn find(&self, name: &str) -> Option<ServerId> {
-        self.iter().find(|(_, server)| server.name == name).map(|(id, _)| id)
+        let (id, _) = self.servers().find(|(_, server)| server.name == name)?;
+        Some(self.views.get(usize::from(id.0)).copied().flatten().unwrap_or(id))
     }
 
     /// The server of that id.
@@ -154,12 +180,25 @@ impl Catalog {
         self.servers.get(usize::from(id.0))
     }
 
-    /// The only server, if there is only one: what `/mcp` means then.
-    pub fn only(&self) -> Option<ServerId> {
-        (self.servers.len() == 1).then_some(ServerId(0))
+    /// What `/mcp` is: the only server, or the view of all.
+    pub fn root(&self) -> Option<ServerId> {
+        self.root
     }
 
-    /// All servers with their ids.
+    /// The view of that id, if it is one.
+    pub fn view(&self, id: ServerId) -> Option<&View> {
+        match &self.get(id)?.target {
+            Target::View(view) => Some(view),
+            Target::Stdio(_) | Target::Http(..) | Target::WebSocket(_) => None,
+        }
+    }
+
+    /// The real servers with their ids.
+    pub fn servers(&self) -> impl Iterator<Item = (ServerId, &Server)> {
+        self.iter().take(self.real)
+    }
+
+    /// All servers with their ids, views included.
     pub fn iter(&self) -> impl Iterator<Item = (ServerId, &Server)> {
         (0..).map(ServerId).zip(&self.servers)
     }

@@ -17,7 +17,8 @@ fn the_servers_of_clients_are_understood() {
         }
     }"#;
     let config = load_text(text, true, &Overrides::default()).unwrap();
-    let names: Vec<&str> = config.catalog.iter().map(|(_, server)| server.name.as_str()).collect();
+    let names: Vec<&str> =
+        config.catalog.servers().map(|(_, server)| server.name.as_str()).collect();
     assert_eq!(names, ["z", "a", "b", "c", "d", "e"]);
     assert_eq!(command(&config, 0).args, ["-y", "p"]);
     assert_eq!(command(&config, 0).env[0].1.reveal(), SECRET);

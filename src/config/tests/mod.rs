@@ -151,7 +151,7 @@ fn command(config: &Config, id: u16) -> &Command {
 fn endpoint(config: &Config, id: u16) -> &Endpoint {
     match target(config, id) {
         Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint,
-        Target::Stdio(_) => panic!("not a URL"),
+        Target::Stdio(_) | Target::View(_) => panic!("not a URL"),
     }
 }
 
@@ -329,8 +329,8 @@ fn one_client_has_one_server_and_nobody_connects() {
     let config = load_text(two, false, &overrides(Some("b"))).unwrap();
     assert_eq!((config.stdio, config.shards, config.admin), (Some(ServerId(1)), Some(1), None));
     assert_eq!((config.listen.len(), config.unix.len(), config.warnings.len()), (0, 0, 0));
-    let said = "command line: --server: is needed, because there are several servers: a, b";
-    expect(load_text(two, false, &overrides(None)), said, two);
+    let config = load_text(two, false, &overrides(None)).unwrap();
+    assert_eq!(config.stdio, config.catalog.root(), "all of them");
     let said = "command line: --server: there is no server of this name; known: a, b";
     expect(load_text(two, false, &overrides(Some("c"))), said, two);
     let one = "[servers.a]\nurl = \"https://x\"";
@@ -365,7 +365,7 @@ fn servers_without_a_file() {
     let load = |source| load(source, &Overrides::default(), &outside);
     let words = ["npx", "-y", "${x}"].map(str::to_owned).to_vec();
     let config = load(Source::Command(words)).unwrap();
-    assert_eq!((command(&config, 0).args.len(), config.catalog.only()), (2, Some(ServerId(0))));
+    assert_eq!((command(&config, 0).args.len(), config.catalog.root()), (2, Some(ServerId(0))));
     let config = load(Source::Url("http://127.0.0.1:3001/mcp".to_owned())).unwrap();
     assert_eq!(endpoint(&config, 0).port, 3001);
     let config = load(Source::Demo { program: "/bin/gw".to_owned() }).unwrap();

@@ -188,11 +188,6 @@ fn people_and_servers_of_unix_sockets() {
         > path = "/s"
         > server = "b"
         3:10: listen.unix.server: there is no server of this name; known: a
-        > [listen]
-        > unix = "/s"
-        > [servers.b]
-        > url = "https://x/"
-        2:8: listen.unix: needs a `server`, because there are several: b, a
         > [listen.unix]
         > path = "/s"
         > server = "b"

@@ -122,7 +122,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     let servers = admin
         .settings
         .catalog
-        .iter()
+        .servers()
         .map(|(_, server)| ServerView { name: &server.name, kind: kind(&server.target) });
     let ready = !draining && shards_answering == shards;
     let view = Readiness { ready, draining, shards, shards_answering, servers: servers.collect() };
@@ -141,6 +141,7 @@ pub(super) fn kind(target: &Target) -> &'static str {
         Target::Http(Transport::Sse, _) => "sse",
         Target::Http(Transport::Auto, _) => "http or sse",
         Target::WebSocket(_) => "websocket",
+        Target::View(_) => "view",
     }
 }
 

@@ -22,7 +22,8 @@ const { values, positionals } = parseArgs({
 export const command = values.command && JSON.parse(values.command);
 export const url = command ? undefined : new URL(positionals[0] ?? process.env.URL);
 export const mode = values.mode;
-const expected = JSON.parse(readFileSync(new URL("servers.json", import.meta.url)))[values.server];
+const servers = JSON.parse(readFileSync(new URL("servers.json", import.meta.url)));
+const expected = { ...servers[servers[values.server].like], ...servers[values.server] };
 expected.name = values.name ?? expected.name;
 
 const TIMEOUT_MS = 15_000;

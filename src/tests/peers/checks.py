@@ -25,7 +25,9 @@ _parser.add_argument("--name", help="of a gateway that introduces itself by its 
 _parser.add_argument("--command", type=json.loads, help="of a gateway to start, in place of a URL")
 ARGUMENTS = _parser.parse_args()
 _SERVERS = pathlib.Path(__file__).with_name("servers.json")
-EXPECTED = json.loads(_SERVERS.read_text(encoding="utf-8"))[ARGUMENTS.server]
+_EXPECTED = json.loads(_SERVERS.read_text(encoding="utf-8"))
+EXPECTED = _EXPECTED[ARGUMENTS.server]
+EXPECTED = {**_EXPECTED.get(EXPECTED.get("like"), {}), **EXPECTED}
 EXPECTED["name"] = ARGUMENTS.name or EXPECTED["name"]
 
 

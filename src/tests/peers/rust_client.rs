@@ -3,9 +3,8 @@
 //! server is expected to answer is `servers.json`.
 //!
 //! ```text
-//! rust_client URL [--server fixture|everything] [--mode legacy|auto|modern] [--name NAME]
+//! rust_client URL [--server fixture|everything] [--mode legacy|auto|modern]
 //! ```
-//! `--name` is for a gateway that introduces itself by its own name.
 #![expect(deprecated, reason = "what 2026-07-28 deprecates is tested nevertheless")]
 
 use std::env::args;
@@ -134,11 +133,10 @@ struct Test {
 impl Test {
     fn from_args() -> Outcome<Self> {
         let (mut url, mut server, mut mode) = (None, "fixture".to_owned(), "legacy".to_owned());
-        let (mut words, mut name) = (args().skip(1), None);
+        let mut words = args().skip(1);
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--server" => server = words.next().ok_or("--server needs a name")?,
-                "--name" => name = words.next(),
                 "--mode" => mode = words.next().ok_or("--mode needs a name")?,
                 _ => url = Some(word),
             }
@@ -152,8 +150,12 @@ impl Test {
         };
         let mut servers: Map<String, Value> = serde_json::from_str(include_str!("servers.json"))?;
         let mut expected = servers.remove(&server).ok_or("servers.json has no such server")?;
-        if let (Some(name), Some(steps)) = (name, expected.as_object_mut()) {
-            steps.insert("name".to_owned(), Value::from(name));
+        if let Some(like) = expected.get("like").and_then(Value::as_str) {
+            let mut whole = servers.remove(like).ok_or("servers.json has no such server")?;
+            if let (Some(whole), Some(own)) = (whole.as_object_mut(), expected.as_object()) {
+                whole.extend(own.clone());
+            }
+            expected = whole;
         }
         Ok(Self { url: url.ok_or("which URL?")?, mode, expected })
     }

@@ -169,6 +169,18 @@ pub fn validate(bytes: &[u8], depth_max: u16) -> Result<(), JsonError> {
     cursor.finish()
 }
 
+/// The members of the object that `bytes` are, in order: keys and values.
+pub fn entries(bytes: &[u8], depth_max: u16) -> Result<Vec<(Text, Span)>, JsonError> {
+    let mut cursor = Cursor::new(bytes, depth_max)?;
+    cursor.enter_object()?;
+    let mut entries = Vec::new();
+    while let Some(key) = cursor.next_key()? {
+        entries.push((key, cursor.value()?));
+    }
+    cursor.finish()?;
+    Ok(entries)
+}
+
 /// The elements of the array that `bytes` are, in order; validates as it goes.
 ///
 /// After an error it yields nothing more. Bytes that are not an array give one error.
@@ -228,6 +240,13 @@ pub fn fuzz(bytes: &[u8]) {
     let array = bytes.trim_ascii_start().starts_with(b"[");
     let split = elements(bytes, DEPTH_MAX).all(|element| element.is_ok());
     assert_eq!(split, verdict.is_ok() && array, "elements and validate disagree");
+    let object = bytes.trim_ascii_start().starts_with(b"{");
+    let members = entries(bytes, DEPTH_MAX);
+    assert_eq!(members.is_ok(), verdict.is_ok() && object, "entries and validate disagree");
+    for (key, value) in members.into_iter().flatten() {
+        assert_eq!(validate(key.token().get(bytes), 0), Ok(()), "a key is a string");
+        assert_eq!(validate(value.get(bytes), DEPTH_MAX), Ok(()), "a value is a document");
+    }
     let Ok(value) = core::str::from_utf8(bytes) else { return };
     let mut literal = Vec::new();
     write_string(&mut literal, value);

@@ -48,7 +48,7 @@ fn a_check_that_gets_worse_is_noticed() {
     assert!(output.contains("! 2025-11-25 tools-call-image"), "{output}");
 }
 
-fn judge(server: &HttpServer, gateway: &Gateway, options: &[&str]) {
+pub(super) fn judge(server: &HttpServer, gateway: &Gateway, options: &[&str]) {
     let output = succeed(suite(server, &gateway.url()).args(options), PATIENCE);
     for score in FULL {
         assert!(output.contains(score), "no `{score}` in:\n{output}");

@@ -30,6 +30,9 @@ pub(super) enum Server {
     Fixture,
     /// Legacy only.
     Everything,
+    /// The same, each among others.
+    FixtureAmongOthers,
+    EverythingAmongOthers,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +58,7 @@ pub(super) const TYPESCRIPT: [Client; 4] = [
 ];
 pub(super) const PYTHON: [Client; 4] =
     [(Sdk::Python1, Legacy), (Sdk::Python2, Legacy), (Sdk::Python2, Auto), (Sdk::Python2, Modern)];
-const RUST: [Client; 3] = [(Sdk::Rust, Legacy), (Sdk::Rust, Auto), (Sdk::Rust, Modern)];
+pub(super) const RUST: [Client; 3] = [(Sdk::Rust, Legacy), (Sdk::Rust, Auto), (Sdk::Rust, Modern)];
 
 const SOCKETS: [Client; 2] = [(Sdk::TypeScript1Socket, Legacy), (Sdk::Python1Socket, Legacy)];
 
@@ -188,7 +191,7 @@ fn everything_over_sse() -> Pair {
     fs::write(&file, text).unwrap();
     let gateway = Gateway::run(["--mcp-json".as_ref(), &*file]);
     fs::remove_file(file).unwrap();
-    Pair { gateway, _server: Some(server), _near: None }
+    Pair { gateway, _server: Some(server), _near: None, _scratch: None }
 }
 
 /// The gateway does not translate between the eras: a modern client that does not fall back is
@@ -225,13 +228,13 @@ fn everything_over_stdio() -> Pair {
     let node = node22();
     let server = peer("node_modules").join(entry_point("everything"));
     let command = ["--".as_ref(), node.get_program(), server.as_os_str(), "stdio".as_ref()];
-    Pair { gateway: Gateway::run(command), _server: None, _near: None }
+    Pair { gateway: Gateway::run(command), _server: None, _near: None, _scratch: None }
 }
 
 /// Runs the clients that need an era that the server has, one after the other. Each gets a server
 /// of its own: a process that serves all stateless requests keeps its logs to itself as long as
 /// they may belong to a request that was cancelled.
-fn check(start: impl Fn() -> Pair, server: Server, clients: &[Client]) {
+pub(super) fn check(start: impl Fn() -> Pair, server: Server, clients: &[Client]) {
     for client in clients {
         if let (Server::Everything, (_, Modern)) = (server, client) {
             continue;
@@ -269,6 +272,8 @@ pub(super) fn run_with(
     let server = match server {
         Server::Fixture => "fixture",
         Server::Everything => "everything",
+        Server::FixtureAmongOthers => "fixture-among-others",
+        Server::EverythingAmongOthers => "everything-among-others",
     };
     let mode = match mode {
         Legacy => "legacy",

@@ -85,20 +85,20 @@ fn use_memory(url: &str) {
 }
 
 /// Makes these calls in one session.
-fn call(url: &str, steps: &Value) {
+pub(super) fn call(url: &str, steps: &Value) {
     let mut client = node22();
     succeed(client.arg(script("calls.mjs")).arg(url).arg(steps.to_string()), PATIENCE);
 }
 
-fn node_and_server(name: &str) -> (PathBuf, PathBuf) {
+pub(super) fn node_and_server(name: &str) -> (PathBuf, PathBuf) {
     (node22().get_program().into(), peer("node_modules").join(entry_point(name)))
 }
 
 /// A directory that is removed with this value.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         // Servers compare paths without symbolic links.
         let path = temp_dir().canonicalize().unwrap().join(format!("mcp-e2e-{}-{name}", id()));
         fs::create_dir(&path).unwrap();

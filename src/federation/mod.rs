@@ -1,0 +1,253 @@
+//! Many servers as one: what the gateway knows of the members of a view on behalf of one client, or
+//! of all clients of the stateless era that are alike. The shard moves the messages.
+
+pub mod combine;
+pub mod list;
+pub mod value;
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::federation::combine::has_capability;
+use crate::federation::list::{Entry, Freshness, ListKind, Merged};
+use crate::ids::{ExchangeId, SessionKey};
+use crate::timers::Wish;
+use crate::upstream::catalog::ServerId;
+use crate::upstream::restart::Restart;
+use crate::upstream::view::View;
+
+/// What is known of the members of a view.
+#[derive(Debug)]
+pub struct Union {
+    /// The view.
+    pub view: ServerId,
+    /// Whose it is: a session, or callers of the stateless era that have this in common.
+    pub owner: Owner,
+    /// Its members, in the order of the view.
+    pub members: Vec<MemberState>,
+    /// Exchanges of clients that wait for members.
+    pub waiting: Vec<Waiting>,
+    /// Messages of the gateway's own on their way to members.
+    pub errands: Vec<(ExchangeId, usize, Errand)>,
+    /// Requests of members that the client has not answered.
+    pub questions: Vec<Question>,
+    /// Subscriptions of clients (2026-07-28).
+    pub subscriptions: Vec<Subscription>,
+    /// Counts what is asked for: an answer that came later than the question is fresh.
+    pub clock: u64,
+    /// Numbers ids of the gateway's own.
+    pub next_id: u64,
+    /// When it was last used.
+    pub used_at: Instant,
+    /// Timer state.
+    pub wish: Wish,
+    merged: HashMap<ListKind, Merged>,
+}
+
+/// Whose a union is.
+#[derive(Clone, Debug)]
+pub enum Owner {
+    /// A session's.
+    Session(SessionKey),
+    /// That of all callers with this `_meta` (raw JSON).
+    Callers(Bytes),
+}
+
+/// What is known of one member.
+#[derive(Debug, Default)]
+pub struct MemberState {
+    /// The session with it, if it has one.
+    pub session: Option<SessionKey>,
+    /// How it is.
+    pub phase: Phase,
+    /// Its answer to `initialize` or `server/discover`: the `result`.
+    pub result: Bytes,
+    /// When on the union's clock it came, and until when it holds, if it is not for ever.
+    pub result_until: Option<(u64, Instant)>,
+    /// Its lists, in the order of [`ListKind::ALL`].
+    pub lists: [ListState; 4],
+    /// Whether it knows only `initialize`.
+    pub is_legacy: bool,
+    /// Whether the log says that it is missing.
+    pub is_missed: bool,
+    /// The pause before it is tried again.
+    pub restart: Restart,
+}
+
+/// How a member is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It was not asked yet.
+    #[default]
+    Unknown,
+    /// It was asked; nobody waits for one that is late.
+    Opening {
+        /// Whether it took too long.
+        is_late: bool,
+    },
+    /// It has answered.
+    Open,
+    /// It cannot be used for now.
+    Down,
+}
+
+/// What is known of a member's list.
+#[derive(Debug, Default)]
+pub struct ListState {
+    /// Its entries, as last read.
+    pub entries: Vec<Entry>,
+    /// What of it was read so far, if it is being read.
+    pub reading: Option<Vec<Entry>>,
+    /// Whether reading it takes too long.
+    pub is_late: bool,
+    /// When on the union's clock it was read, or could not be.
+    pub read_at: u64,
+    /// Whether it has changed since.
+    pub is_stale: bool,
+    /// Until when it holds, if it was said.
+    pub until: Option<Instant>,
+    /// What it said of itself.
+    pub freshness: Option<Freshness>,
+}
+
+/// An exchange of a client that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// The exchange.
+    pub exchange: ExchangeId,
+    /// When on the union's clock it began.
+    pub since: u64,
+}
+
+/// Why the gateway itself wrote to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// To open it: `initialize`, or `server/discover`.
+    Open,
+    /// For a page of a list.
+    Page(ListKind),
+    /// To tell it something whose answer says nothing.
+    Tell,
+}
+
+/// A request of a member.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// What the client calls it.
+    pub number: u64,
+    /// Who asked.
+    pub member: usize,
+    /// What the member calls it, as raw JSON.
+    pub id: Bytes,
+    /// The member's progress token, as raw JSON; the client is given the number for it.
+    pub token: Option<Bytes>,
+}
+
+/// A `subscriptions/listen` of a client.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The client's exchange.
+    pub exchange: ExchangeId,
+    /// Those of the members.
+    pub legs: Vec<ExchangeId>,
+    /// Members that have not said what they will tell.
+    pub silent: usize,
+    /// What they said, as raw JSON objects; none as soon as the client was told.
+    pub filters: Option<Vec<Bytes>>,
+}
+
+impl Union {
+    /// A union of members of which nothing is known.
+    pub fn new(view: ServerId, owner: Owner, members: usize, now: Instant) -> Self {
+        Self {
+            view,
+            owner,
+            members: (0..members).map(|_| MemberState::default()).collect(),
+            waiting: Vec::new(),
+            errands: Vec::new(),
+            questions: Vec::new(),
+            subscriptions: Vec::new(),
+            clock: 0,
+            next_id: 0,
+            used_at: now,
+            wish: Wish::default(),
+            merged: HashMap::new(),
+        }
+    }
+
+    /// The session that it is for.
+    pub fn session(&self) -> Option<SessionKey> {
+        match self.owner {
+            Owner::Session(session) => Some(session),
+            Owner::Callers(_) => None,
+        }
+    }
+
+    /// An id of the gateway's own, as raw JSON.
+    pub fn mint(&mut self) -> Bytes {
+        self.next_id += 1;
+        Bytes::from(format!("\"mcp-gateway-{}\"", self.next_id))
+    }
+
+    /// The list of all members. Rebuilt when one of them has changed.
+    pub fn merged(&mut self, kind: ListKind, view: &View) -> &Merged {
+        let lists = self.members.iter().enumerate();
+        let lists = lists.filter_map(|(index, member)| {
+            Some((index, member.lists.get(kind.index())?.entries.as_slice()))
+        });
+        self.merged.entry(kind).or_insert_with(|| Merged::new(kind, view, lists))
+    }
+
+    /// A member's list has changed: that of all has to be made again.
+    pub fn forget_merged(&mut self, kind: ListKind) {
+        self.merged.remove(&kind);
+    }
+
+    /// Whether nobody waits for anything.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.errands.is_empty() && self.subscriptions.is_empty()
+    }
+
+    /// What the whole list may be kept for.
+    pub fn freshness(&self, kind: ListKind) -> Freshness {
+        let lists = self.members.iter().filter_map(|member| member.lists.get(kind.index()));
+        let all = lists.map(|list| list.freshness.unwrap_or(Freshness::NONE));
+        all.fold(Freshness::BEST, Freshness::and)
+    }
+}
+
+impl MemberState {
+    /// Whether nothing more is to be waited for before it can be said what it offers.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self.phase, Phase::Unknown | Phase::Opening { is_late: false })
+    }
+
+    /// Whether it may have such a list, as far as it has said.
+    pub fn may_have(&self, kind: ListKind) -> bool {
+        self.result.is_empty() || has_capability(&self.result, &[kind.capability()])
+    }
+
+    /// Whether its list can be used for a question that was asked then. `is_heard`: it says when
+    /// the list changes.
+    pub fn is_fresh(&self, kind: ListKind, is_heard: bool, (since, now): (u64, Instant)) -> bool {
+        let Some(list) = self.lists.get(kind.index()) else { return true };
+        let holds = match list.until {
+            Some(until) => now < until,
+            None => is_heard && list.read_at != 0 && !list.is_stale,
+        };
+        holds || since <= list.read_at
+    }
+
+    /// Entries of all its lists that are being read.
+    pub fn len_read(&self) -> usize {
+        let reading = |list: &ListState| list.reading.as_ref().map_or(list.entries.len(), Vec::len);
+        self.lists.iter().map(reading).sum()
+    }
+
+    /// The state of one of its lists.
+    pub fn list_mut(&mut self, kind: ListKind) -> Option<&mut ListState> {
+        self.lists.get_mut(kind.index())
+    }
+}

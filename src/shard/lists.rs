@@ -1,0 +1,229 @@
+//! The lists of a view's members: read when they are asked for, kept for as long as they hold.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use wire::json;
+
+use crate::exchange::Via;
+use crate::federation::combine::has_capability;
+use crate::federation::list::{ListKind, read_page};
+use crate::federation::{Errand, Owner, Phase};
+use crate::ids::UnionKey;
+use crate::limits;
+use crate::session::Link;
+use crate::shard::Shard;
+use crate::shard::member::changed;
+
+impl Shard {
+    /// Whether the lists of all members are there for a question that was asked then. Those that
+    /// are not are read.
+    pub(super) fn lists_ready(
+        &mut self,
+        union: UnionKey,
+        kinds: &[ListKind],
+        since: u64,
+        now: Instant,
+    ) -> bool {
+        let Some(entry) = self.unions.get(union) else { return true };
+        let (count, has_sessions) = (entry.members.len(), entry.session().is_some());
+        for index in 0..count {
+            if has_sessions {
+                self.member_open(union, index, false, now);
+            }
+            for kind in kinds {
+                if self.list_is_due(union, (index, *kind), (since, now)) {
+                    self.list_read(union, (index, *kind), now);
+                }
+            }
+        }
+        let Some(entry) = self.unions.get(union) else { return true };
+        let is_waited_for = |(index, kind): (usize, ListKind)| {
+            let Some(member) = entry.members.get(index) else { return false };
+            let list = member.lists.get(kind.index());
+            let is_late = list.is_some_and(|list| list.is_late);
+            let is_opening = matches!(member.phase, Phase::Opening { is_late: false });
+            (has_sessions && is_opening)
+                || !is_late && self.list_is_missing(union, (index, kind), (since, now))
+        };
+        !(0..count).any(|index| kinds.iter().any(|kind| is_waited_for((index, *kind))))
+    }
+
+    /// Whether a member's list is not as new as it has to be, and could be.
+    fn list_is_missing(
+        &self,
+        union: UnionKey,
+        (index, kind): (usize, ListKind),
+        (since, now): (u64, Instant),
+    ) -> bool {
+        let Some(entry) = self.unions.get(union) else { return false };
+        let Some(member) = entry.members.get(index) else { return false };
+        let is_there = entry.session().is_none() || member.phase == Phase::Open;
+        let is_heard = self.member_is_heard(union, index, kind);
+        is_there && member.may_have(kind) && !member.is_fresh(kind, is_heard, (since, now))
+    }
+
+    fn list_is_due(
+        &self,
+        union: UnionKey,
+        (index, kind): (usize, ListKind),
+        at: (u64, Instant),
+    ) -> bool {
+        let entry = self.unions.get(union).and_then(|union| union.members.get(index));
+        let list = entry.and_then(|member| member.lists.get(kind.index()));
+        list.is_some_and(|list| list.reading.is_none())
+            && self.list_is_missing(union, (index, kind), at)
+    }
+
+    /// Whether a member says when this list changes, and can be heard.
+    fn member_is_heard(&self, union: UnionKey, index: usize, kind: ListKind) -> bool {
+        let Some(member) = self.unions.get(union).and_then(|it| it.members.get(index)) else {
+            return false;
+        };
+        let session = member.session.and_then(|key| self.sessions.get(key));
+        let is_open = match session.map(|session| &session.link) {
+            Some(Link::Process(_)) => true,
+            Some(Link::Http { listen: Some(listen), .. }) => {
+                self.exchanges.get(*listen).is_some_and(|it| matches!(it.via, Via::Http(_)))
+            }
+            Some(Link::Http { listen: None, .. } | Link::Union(_)) | None => false,
+        };
+        is_open && has_capability(&member.result, &[kind.capability(), "listChanged"])
+    }
+
+    /// Asks a member for a list, from its first page on.
+    fn list_read(&mut self, union: UnionKey, (index, kind): (usize, ListKind), now: Instant) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let Some(member) = entry.members.get_mut(index) else { return };
+        let Some(list) = member.list_mut(kind) else { return };
+        list.reading = Some(Vec::new());
+        list.is_late = false;
+        list.is_stale = false;
+        self.list_page(union, (index, kind), None, now);
+    }
+
+    fn list_page(
+        &mut self,
+        union: UnionKey,
+        (index, kind): (usize, ListKind),
+        cursor: Option<&str>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let id = entry.mint();
+        let mut message = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
+        message.extend_from_slice(&id);
+        message.extend_from_slice(b",\"method\":\"");
+        message.extend_from_slice(kind.method().as_bytes());
+        message.extend_from_slice(b"\",\"params\":{");
+        if let Some(cursor) = cursor {
+            message.extend_from_slice(b"\"cursor\":");
+            json::write_string(&mut message, cursor);
+        }
+        if let Owner::Callers(meta) = &entry.owner {
+            message.extend_from_slice(if cursor.is_some() {
+                b",\"_meta\":"
+            } else {
+                b"\"_meta\":"
+            });
+            message.extend_from_slice(meta);
+        }
+        message.extend_from_slice(b"}}");
+        if !self.errand((union, index), Errand::Page(kind), Bytes::from(message), now) {
+            self.list_done(union, (index, kind), None, now);
+        }
+    }
+
+    /// A page of a list has come; none: the list cannot be had.
+    pub(super) fn list_paged(
+        &mut self,
+        union: UnionKey,
+        (index, kind): (usize, ListKind),
+        result: Option<&[u8]>,
+        now: Instant,
+    ) {
+        let page = result.and_then(|result| read_page(kind, result));
+        let Some(mut page) = page else { return self.list_done(union, (index, kind), None, now) };
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let is_modern = entry.session().is_none();
+        let count: usize = entry.members.iter().map(|member| member.len_read()).sum();
+        let room = limits::UNION_ENTRIES_MAX.saturating_sub(count);
+        let Some(list) = entry.members.get_mut(index).and_then(|it| it.list_mut(kind)) else {
+            return;
+        };
+        let Some(reading) = &mut list.reading else { return };
+        let is_cut = room < page.entries.len();
+        page.entries.truncate(room);
+        // A page without entries that names another one could go on for ever.
+        let is_last = is_cut || page.entries.is_empty();
+        let is_first = reading.is_empty();
+        reading.append(&mut page.entries);
+        let so_far = if is_first { None } else { list.freshness };
+        list.freshness = Some(so_far.map_or(page.freshness, |it| it.and(page.freshness)));
+        if is_modern {
+            let ttl = list.freshness.map(|it| it.ttl.min(limits::UNION_TTL_MAX));
+            list.until = ttl.filter(|ttl| !ttl.is_zero()).map(|ttl| now + ttl);
+        }
+        if is_cut {
+            self.report_member(union, index, "has more entries than are kept", now);
+        }
+        match page.next.filter(|_| !is_last) {
+            Some(cursor) => self.list_page(union, (index, kind), Some(&cursor), now),
+            None => self.list_done(union, (index, kind), Some(()), now),
+        }
+    }
+
+    /// A list was read; none: it could not be, and what was known of it stays.
+    fn list_done(
+        &mut self,
+        union: UnionKey,
+        (index, kind): (usize, ListKind),
+        read: Option<()>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        entry.clock += 1;
+        let clock = entry.clock;
+        let Some(member) = entry.members.get_mut(index) else { return };
+        let Some(list) = member.list_mut(kind) else { return };
+        let entries = list.reading.take();
+        list.read_at = clock;
+        let was_late = std::mem::take(&mut list.is_late);
+        if let (Some(entries), Some(())) = (entries, read) {
+            list.entries = entries;
+        }
+        entry.forget_merged(kind);
+        self.report_collisions(union, kind, now);
+        if was_late {
+            self.union_says(union, &changed(kind), now);
+        }
+    }
+
+    /// Names that several members want are told once for each reading.
+    fn report_collisions(&mut self, union: UnionKey, kind: ListKind, now: Instant) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let Some(view) = self.settings.catalog.view(entry.view) else { return };
+        let collisions = entry.merged(kind, view).collisions.clone();
+        for (index, name) in collisions.into_iter().take(limits::COLLISIONS_TOLD) {
+            let what = format!("wants a name that another server has: {name}");
+            self.report_member(union, index, &what, now);
+        }
+    }
+
+    /// A member's list is not what it was.
+    pub(super) fn list_changed(&mut self, union: UnionKey, (index, kind): (usize, ListKind)) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let Some(list) = entry.members.get_mut(index).and_then(|it| it.list_mut(kind)) else {
+            return;
+        };
+        list.is_stale = true;
+        list.until = None;
+    }
+
+    /// The member is heard again: what it said in between is lost, so its lists are read again.
+    pub(super) fn member_heard(&mut self, (union, index): (UnionKey, usize)) {
+        for kind in ListKind::ALL {
+            self.list_changed(union, (index, kind));
+        }
+    }
+}

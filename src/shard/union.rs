@@ -1,0 +1,582 @@
+//! Clients of a view: which of its servers a message is for, and what is answered for all of them.
+//!
+//! A request is looked at until everything is known that it needs ([`Step::Wait`]): it waits in the
+//! union, and each word of a member makes all that wait look again, as does the end of their time.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use wire::json::Span;
+use wire::rpc;
+
+use crate::exchange::{Kind, Via};
+use crate::federation::combine::{self, Answered, completed};
+use crate::federation::list::{Freshness, ListKind, named};
+use crate::federation::value::{find_path, text_of, token};
+use crate::federation::{MemberState, Owner, Phase, Union, Waiting};
+use crate::ids::{ExchangeId, SessionKey, UnionKey};
+use crate::limits;
+use crate::message::{Era, Payload, Revision};
+use crate::refusal::Refusal;
+use crate::session::Link;
+use crate::shard::Shard;
+use crate::shard::post::Incoming;
+use crate::upstream::catalog::ServerId;
+use crate::upstream::view::{Member, View, is_shortened};
+
+/// What is to be done with a request of a client.
+#[derive(Debug)]
+enum Step {
+    /// It goes to this member, with this in place of that part of it.
+    Route(usize, Option<(Span, String)>),
+    /// This is the result.
+    Answer(Vec<u8>),
+    /// Something is not known yet.
+    Wait,
+    /// There is nothing to be had.
+    Refuse(Refusal),
+    /// It is on its way already.
+    Gone,
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug)]
+struct Stand {
+    union: UnionKey,
+    /// When on the union's clock it began.
+    since: u64,
+    /// Whether its time to wait is over.
+    is_due: bool,
+}
+
+impl Shard {
+    pub(super) fn view(&self, server: ServerId) -> Option<&View> {
+        self.settings.catalog.view(server)
+    }
+
+    /// Whether a server is a view of others.
+    pub(super) fn is_view(&self, server: ServerId) -> bool {
+        self.view(server).is_some()
+    }
+
+    /// A client's message for a view.
+    pub(super) fn union_send(&mut self, key: ExchangeId, incoming: &Incoming<'_>, now: Instant) {
+        let Some(union) = self.union_for(incoming, now) else {
+            return self.exchange_fail(key, Refusal::Full, now);
+        };
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        entry.used_at = now;
+        entry.clock += 1;
+        let stand = Stand { union, since: entry.clock, is_due: false };
+        if self.exchanges.get(key).is_some_and(|exchange| exchange.kind == Kind::Notice) {
+            self.union_notice(union, incoming, now);
+            return self.notice_taken(key, now);
+        }
+        self.union_step(key, stand, incoming, now);
+    }
+
+    /// A session with a view has a union of its own. False: there is no room for one.
+    pub(super) fn union_begin(&mut self, key: SessionKey, now: Instant) -> bool {
+        let Some(server) = self.sessions.get(key).map(|session| session.server) else {
+            return false;
+        };
+        let Some(view) = self.view(server) else { return true };
+        let union = Union::new(server, Owner::Session(key), view.members.len(), now);
+        let Ok(union) = self.unions.insert(union) else { return false };
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.link = Link::Union(union);
+        }
+        true
+    }
+
+    /// The union of a session, or that of the callers who are like this one.
+    fn union_for(&mut self, incoming: &Incoming<'_>, now: Instant) -> Option<UnionKey> {
+        if let Some(key) = incoming.session {
+            return match self.sessions.get(key)?.link {
+                Link::Union(union) => Some(union),
+                Link::Process(_) | Link::Http { .. } => None,
+            };
+        }
+        let members = self.view(incoming.server)?.members.len();
+        let meta = meta_of(incoming);
+        let known = self.callers.get(&(incoming.server, meta.clone()));
+        if let Some(union) = known {
+            return Some(*union);
+        }
+        if limits::CALLERS_MAX <= self.callers.len() {
+            self.union_evict(now);
+        }
+        let union = Union::new(incoming.server, Owner::Callers(meta.clone()), members, now);
+        let union = self.unions.insert(union).ok()?;
+        self.callers.insert((incoming.server, meta), union);
+        self.union_watch(union, now + limits::UNION_IDLE);
+        Some(union)
+    }
+
+    /// Looks at a request, for the first time or again.
+    fn union_step(&mut self, key: ExchangeId, stand: Stand, incoming: &Incoming<'_>, now: Instant) {
+        let method = incoming.envelope.method.map(|text| text.decode(incoming.bytes()));
+        let method = method.unwrap_or_default();
+        let step = match &*method {
+            b"initialize" if incoming.era == Era::Legacy => self.union_opens(stand, now),
+            b"server/discover" if incoming.era == Era::Modern => self.union_opens(stand, now),
+            b"ping" if incoming.era == Era::Legacy => Step::Answer(b"{}".to_vec()),
+            b"logging/setLevel" if incoming.era == Era::Legacy => {
+                self.union_tells_all(stand.union, incoming, now);
+                Step::Answer(b"{}".to_vec())
+            }
+            b"subscriptions/listen" if incoming.era == Era::Modern => {
+                self.union_subscribes(key, stand, incoming, now)
+            }
+            b"tools/call" => self.union_named(stand, ListKind::Tools, incoming, now),
+            b"prompts/get" => self.union_named(stand, ListKind::Prompts, incoming, now),
+            b"resources/read" | b"resources/subscribe" | b"resources/unsubscribe" => {
+                match named(incoming.bytes(), incoming.envelope.uri) {
+                    Some((_, uri)) => self.union_resource(stand, &uri, now),
+                    None => Step::Refuse(Refusal::Resource),
+                }
+            }
+            b"completion/complete" => self.union_completes(stand, incoming, now),
+            _ => match ListKind::of_method(&method) {
+                Some(kind) => self.union_lists(stand, kind, incoming, now),
+                None if self.only_member(stand.union) => self.union_routes(stand, 0, None, now),
+                None => Step::Refuse(Refusal::NotUnited),
+            },
+        };
+        match step {
+            Step::Route(member, edit) => {
+                self.union_leg(key, (stand.union, member), incoming, edit, now);
+            }
+            Step::Answer(result) => self.union_answers(key, &result, now),
+            Step::Wait => self.union_waits(key, stand, now),
+            Step::Refuse(refusal) => self.union_refuses(key, refusal, now),
+            Step::Gone => {}
+        }
+    }
+
+    fn only_member(&self, union: UnionKey) -> bool {
+        self.unions.get(union).is_some_and(|union| union.members.len() == 1)
+    }
+
+    /// A result for the client, made here.
+    fn union_answers(&mut self, key: ExchangeId, result: &[u8], now: Instant) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.via = Via::Nothing;
+        let (id, kind, session) = (exchange.id.clone(), exchange.kind, exchange.session);
+        if let (Kind::Initialize, Some(session)) = (kind, session) {
+            self.session_opened(session, None, None);
+        }
+        let parts: [&[u8]; 5] =
+            [b"{\"jsonrpc\":\"2.0\",\"id\":", &id, b",\"result\":", result, b"}"];
+        self.answer(key, &parts, None, now);
+    }
+
+    /// An error that is an answer: the message came through, and what it asks for is not there.
+    pub(super) fn union_refuses(&mut self, key: ExchangeId, refusal: Refusal, now: Instant) {
+        let is_answer = matches!(
+            refusal,
+            Refusal::Name | Refusal::Resource | Refusal::NotUnited | Refusal::Cursor
+        );
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.via = Via::Nothing;
+        if !is_answer {
+            return self.exchange_fail(key, refusal, now);
+        }
+        let (id, era) = (exchange.id.clone(), exchange.era);
+        let mut text = Vec::new();
+        refusal.write_error(&mut text, &id, None);
+        let code = match (refusal, era) {
+            // 2026-07-28 has no code of its own for this any more.
+            (Refusal::Resource, Era::Modern) => {
+                let old = b"\"code\":-32002";
+                if let Some(at) = memchr::memmem::find(&text, old) {
+                    text.splice(at..at + old.len(), *b"\"code\":-32602");
+                }
+                -32602
+            }
+            _ => i64::from(refusal.code()),
+        };
+        self.answer(key, &[&text], Some(code), now);
+    }
+
+    /// The request waits for members.
+    fn union_waits(&mut self, key: ExchangeId, stand: Stand, now: Instant) {
+        let Some(union) = self.unions.get_mut(stand.union) else { return };
+        union.waiting.push(Waiting { exchange: key, since: stand.since });
+        let server = union.view;
+        let timeout = self.view(server).map(|view| view.timeout).unwrap_or_default();
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.via = Via::Union(stand.union);
+        exchange.resume_at.get_or_insert(now + timeout);
+        self.watch(key, now);
+    }
+
+    /// A member has said something: everybody who waits looks again.
+    pub(super) fn union_continues(&mut self, union: UnionKey, now: Instant) {
+        let waiting = self.unions.get(union).map(|union| union.waiting.clone());
+        for Waiting { exchange, since } in waiting.unwrap_or_default() {
+            self.union_again(exchange, Stand { union, since, is_due: false }, now);
+        }
+    }
+
+    /// An exchange has waited long enough: nobody waits for the members that keep it any longer.
+    pub(super) fn union_due(&mut self, key: ExchangeId, union: UnionKey, now: Instant) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        for member in &mut entry.members {
+            if let Phase::Opening { is_late } = &mut member.phase {
+                *is_late = true;
+            }
+            for list in member.lists.iter_mut().filter(|list| list.reading.is_some()) {
+                list.is_late = true;
+            }
+        }
+        let waiting = entry.waiting.iter().find(|waiting| waiting.exchange == key);
+        if let Some(since) = waiting.map(|waiting| waiting.since) {
+            self.union_again(key, Stand { union, since, is_due: true }, now);
+        }
+        self.union_continues(union, now);
+    }
+
+    fn union_again(&mut self, key: ExchangeId, stand: Stand, now: Instant) {
+        let Some(union) = self.unions.get_mut(stand.union) else { return };
+        let Some(at) = union.waiting.iter().position(|it| it.exchange == key) else { return };
+        union.waiting.remove(at);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.via = Via::Nothing;
+        let payload = Payload::Whole(exchange.message.clone());
+        let headers = exchange.headers.clone();
+        let (server, session, era) = (exchange.server, exchange.session, exchange.era);
+        let Ok(envelope) = rpc::scan(payload.bytes(), self.rpc_limits()) else { return };
+        let incoming = Incoming {
+            server,
+            session,
+            era,
+            payload: &payload,
+            envelope: &envelope,
+            headers: &headers,
+        };
+        self.union_step(key, stand, &incoming, now);
+    }
+
+    /// `initialize` and `server/discover`: what all members offer together.
+    fn union_opens(&mut self, stand: Stand, now: Instant) -> Step {
+        if !self.members_ready(stand.union, stand.since, now) {
+            return Step::Wait;
+        }
+        let Some(union) = self.unions.get(stand.union) else { return Step::Gone };
+        let Some(view) = self.view(union.view) else { return Step::Gone };
+        let answered = |(member, state): (&Member, &MemberState)| {
+            (member.name.clone(), Some(state.result.clone()).filter(|it| !it.is_empty()))
+        };
+        let all: Vec<(String, Option<Bytes>)> =
+            view.members.iter().zip(&union.members).map(answered).collect();
+        let parts: Vec<Answered<'_>> =
+            all.iter().map(|(name, result)| Answered { name, result: result.as_deref() }).collect();
+        let mut out = Vec::new();
+        match (&union.owner, all.as_slice()) {
+            // One server speaks for itself.
+            (_, [(_, Some(result))]) => out.extend_from_slice(result),
+            (Owner::Session(session), _) => {
+                let revision = self.sessions.get(*session).map(|session| session.revision);
+                let revision = revision.unwrap_or(Revision::NEWEST_LEGACY);
+                combine::write_initialized(&mut out, revision, &parts);
+            }
+            // Who speaks both eras reaches more of them by `initialize`.
+            (Owner::Callers(_), _) if union.members.iter().any(|member| member.is_legacy) => {
+                return Step::Refuse(Refusal::LegacyServer);
+            }
+            (Owner::Callers(_), _) => {
+                let freshness = |(_, result): &(String, Option<Bytes>)| {
+                    result.as_deref().map_or(Freshness::NONE, Freshness::read)
+                };
+                let freshness = all.iter().map(freshness).fold(Freshness::BEST, Freshness::and);
+                combine::write_discovered(&mut out, freshness, &parts);
+            }
+        }
+        if let Owner::Session(_) = union.owner {
+            self.union_watch(stand.union, now + limits::RESTART_MIN);
+        }
+        Step::Answer(out)
+    }
+
+    /// A page of a list.
+    fn union_lists(
+        &mut self,
+        stand: Stand,
+        kind: ListKind,
+        incoming: &Incoming<'_>,
+        now: Instant,
+    ) -> Step {
+        let cursor = incoming.envelope.cursor.map(|text| text.decode(incoming.bytes()));
+        // Whoever goes on with a list goes on with the one that is there.
+        let since = if cursor.is_some() { 1 } else { stand.since };
+        if !self.lists_ready(stand.union, &[kind], since, now) {
+            return Step::Wait;
+        }
+        let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
+        let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
+        let merged = union.merged(kind, view);
+        let from = match &cursor {
+            None => 0,
+            Some(cursor) => {
+                let position = merged.position(&String::from_utf8_lossy(cursor));
+                let Some(from) = position else { return Step::Refuse(Refusal::Cursor) };
+                from
+            }
+        };
+        let mut out = b"{".to_vec();
+        merged.write_page(&mut out, kind, view, from);
+        if incoming.era == Era::Modern {
+            union.freshness(kind).write(&mut out);
+            out.extend_from_slice(combine::META_SERVER_INFO);
+        }
+        out.push(b'}');
+        Step::Answer(out)
+    }
+
+    /// A request for a tool or a prompt.
+    fn union_named(
+        &mut self,
+        stand: Stand,
+        kind: ListKind,
+        incoming: &Incoming<'_>,
+        now: Instant,
+    ) -> Step {
+        let Some((span, name)) = named(incoming.bytes(), incoming.envelope.name) else {
+            return Step::Refuse(Refusal::Name);
+        };
+        self.union_by_name(stand, (kind, span, &name), now)
+    }
+
+    fn union_by_name(
+        &mut self,
+        stand: Stand,
+        (kind, span, name): (ListKind, Span, &str),
+        now: Instant,
+    ) -> Step {
+        let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
+        let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
+        let found = union.merged(kind, view).find(name);
+        let found = found.map(|(member, original)| (member, original.to_owned()));
+        let target = found.map(Some).or_else(|| guess(view, kind, name));
+        match target {
+            Some(Some((member, original))) => {
+                let edit = (original != name).then_some((span, original));
+                self.union_routes(stand, member, edit, now)
+            }
+            Some(None) => Step::Refuse(Refusal::Name),
+            // Only the lists can tell.
+            None if !self.lists_ready(stand.union, &[kind], stand.since, now) => Step::Wait,
+            None => {
+                let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
+                let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
+                let found = union.merged(kind, view).find(name);
+                let found = found.map(|(member, original)| (member, original.to_owned()));
+                let Some((member, original)) = found else { return Step::Refuse(Refusal::Name) };
+                let edit = (original != name).then_some((span, original));
+                self.union_routes(stand, member, edit, now)
+            }
+        }
+    }
+
+    /// A request about a resource goes to whoever lists it, or a template for it.
+    fn union_resource(&mut self, stand: Stand, uri: &str, now: Instant) -> Step {
+        const KINDS: [ListKind; 2] = [ListKind::Resources, ListKind::Templates];
+        if self.only_member(stand.union) {
+            return self.union_routes(stand, 0, None, now);
+        }
+        // What is listed once is not looked for again; what is not may be new.
+        for since in [1, stand.since] {
+            if !self.lists_ready(stand.union, &KINDS, since, now) {
+                return Step::Wait;
+            }
+            let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
+            let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
+            let listed =
+                union.merged(ListKind::Resources, view).find(uri).map(|(member, _)| member);
+            let templates = union.merged(ListKind::Templates, view);
+            let is_template = || templates.find(uri).map(|(member, _)| member);
+            let member = listed.or_else(is_template).or_else(|| templates.find_template(uri));
+            if let Some(member) = member {
+                return self.union_routes(stand, member, None, now);
+            }
+        }
+        let Some(union) = self.unions.get(stand.union) else { return Step::Gone };
+        let has = |(index, member): (usize, &MemberState)| {
+            (!member.result.is_empty() && member.may_have(ListKind::Resources)).then_some(index)
+        };
+        let mut having = union.members.iter().enumerate().filter_map(has);
+        match (having.next(), having.next()) {
+            // Not everything that can be read is listed.
+            (Some(member), None) => self.union_routes(stand, member, None, now),
+            _ => Step::Refuse(Refusal::Resource),
+        }
+    }
+
+    /// A completion goes where what it refers to would.
+    fn union_completes(&mut self, stand: Stand, incoming: &Incoming<'_>, now: Instant) -> Step {
+        let Some(params) = incoming.envelope.params else { return Step::Refuse(Refusal::Name) };
+        let bytes = params.get(incoming.bytes());
+        let Some((at, is_prompt)) = completed(bytes) else { return Step::Refuse(Refusal::Name) };
+        let Some(name) = text_of(at.get(bytes)) else { return Step::Refuse(Refusal::Name) };
+        let span = Span { start: params.start + at.start, end: params.start + at.end };
+        match is_prompt {
+            true => self.union_by_name(stand, (ListKind::Prompts, span, &name), now),
+            false => self.union_resource(stand, &name, now),
+        }
+    }
+
+    /// A request for this member, if it can be had.
+    fn union_routes(
+        &mut self,
+        stand: Stand,
+        member: usize,
+        edit: Option<(Span, String)>,
+        now: Instant,
+    ) -> Step {
+        let Some(union) = self.unions.get(stand.union) else { return Step::Gone };
+        if let Owner::Callers(_) = union.owner {
+            return Step::Route(member, edit);
+        }
+        self.member_open(stand.union, member, false, now);
+        let Some(union) = self.unions.get(stand.union) else { return Step::Gone };
+        let phase = union.members.get(member).map(|member| member.phase);
+        match phase {
+            Some(Phase::Open) => Step::Route(member, edit),
+            Some(Phase::Opening { .. }) if !stand.is_due => Step::Wait,
+            Some(Phase::Opening { .. }) => Step::Refuse(Refusal::Timeout),
+            _ => Step::Refuse(Refusal::Unreachable),
+        }
+    }
+
+    /// `subscriptions/listen`: each member is asked for its part.
+    fn union_subscribes(
+        &mut self,
+        key: ExchangeId,
+        stand: Stand,
+        incoming: &Incoming<'_>,
+        now: Instant,
+    ) -> Step {
+        const KINDS: [ListKind; 2] = [ListKind::Resources, ListKind::Templates];
+        let bytes = incoming.bytes();
+        let params = incoming.envelope.params;
+        let list = params.and_then(|params| {
+            let inner = find_path(params.get(bytes), &["notifications", "resourceSubscriptions"])?;
+            Some(Span { start: params.start + inner.start, end: params.start + inner.end })
+        });
+        let uris: Vec<String> = list
+            .into_iter()
+            .flat_map(|span| wire::json::elements(span.get(bytes), limits::DEPTH_MAX).flatten())
+            .zip(list.into_iter().cycle())
+            .filter_map(|(inner, span)| text_of(inner.get(span.get(bytes))))
+            .take(limits::SUBSCRIPTIONS_MAX)
+            .collect();
+        if !uris.is_empty() && !self.lists_ready(stand.union, &KINDS, 1, now) {
+            return Step::Wait;
+        }
+        let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
+        let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
+        let mut parts: Vec<Vec<String>> = vec![Vec::new(); view.members.len()];
+        for uri in uris {
+            let listed =
+                union.merged(ListKind::Resources, view).find(&uri).map(|(member, _)| member);
+            let member =
+                listed.or_else(|| union.merged(ListKind::Templates, view).find_template(&uri));
+            if let Some(part) = member.and_then(|member| parts.get_mut(member)) {
+                part.push(uri);
+            }
+        }
+        let texts: Vec<Bytes> = parts
+            .iter()
+            .map(|part| {
+                let tokens: Vec<Vec<u8>> = part.iter().map(|uri| token(uri)).collect();
+                let array = [b"[", tokens.join(&b','.to_owned()).as_slice(), b"]"].concat();
+                let mut text = Vec::with_capacity(bytes.len());
+                let edits = list.map(|span| (span, &*array));
+                rpc::splice(&mut text, bytes, edits.as_slice());
+                Bytes::from(text)
+            })
+            .collect();
+        self.subscribe(key, stand.union, texts, now);
+        Step::Gone
+    }
+
+    /// A notification or response of a client.
+    fn union_notice(&mut self, union: UnionKey, incoming: &Incoming<'_>, now: Instant) {
+        let bytes = incoming.bytes();
+        let method = incoming.envelope.method.map(|text| text.decode(bytes)).unwrap_or_default();
+        match &*method {
+            b"" => self.member_answers(union, incoming, now),
+            b"notifications/initialized" => {
+                for member in self.open_members(union) {
+                    self.member_initialized(union, member, now);
+                }
+            }
+            b"notifications/cancelled" => self.leg_cancelled(incoming, now),
+            b"notifications/progress" => self.member_hears(union, incoming, now),
+            _ => {
+                for session in self.open_sessions(union) {
+                    self.session_tells(session, incoming.payload.keep(), now);
+                }
+            }
+        }
+    }
+
+    /// The members that have answered.
+    pub(super) fn open_members(&self, union: UnionKey) -> Vec<usize> {
+        let members = self.unions.get(union).map(|union| union.members.iter().enumerate());
+        let open = members.into_iter().flatten().filter(|(_, it)| it.phase == Phase::Open);
+        open.map(|(index, _)| index).collect()
+    }
+
+    fn open_sessions(&self, union: UnionKey) -> Vec<SessionKey> {
+        let members = self.open_members(union).into_iter();
+        let of = |index: usize| self.unions.get(union)?.members.get(index)?.session;
+        members.filter_map(of).collect()
+    }
+}
+
+/// Who has a name, as far as it says so itself: the member and its own name. `Some(None)`: nobody;
+/// none: only the lists can tell.
+fn guess(view: &View, kind: ListKind, name: &str) -> Option<Option<(usize, String)>> {
+    if is_shortened(name) {
+        return None;
+    }
+    let own = |index: usize, rest: &str| {
+        let Some(member) = view.members.get(index).filter(|_| kind == ListKind::Tools) else {
+            return Some(Some((index, rest.to_owned())));
+        };
+        Some(member.rules.original(rest).map(|original| (index, original.to_owned())))
+    };
+    if let Some((index, rest)) = view.by_prefix(name) {
+        return own(index, rest);
+    }
+    let mut plain = view.members.iter().enumerate().filter(|(_, member)| member.prefix.is_none());
+    match (plain.next(), plain.next()) {
+        (None, _) => Some(None),
+        (Some((index, _)), None) => own(index, name),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+/// What callers of the stateless era have in common if they may share what members told one of
+/// them: the `_meta` that the gateway sends with its own requests on their behalf.
+fn meta_of(incoming: &Incoming<'_>) -> Bytes {
+    let (bytes, envelope) = (incoming.bytes(), incoming.envelope);
+    let mut meta = Vec::with_capacity(256);
+    meta.extend_from_slice(b"{\"io.modelcontextprotocol/protocolVersion\":");
+    let version = envelope.meta_version.map(|text| text.token().get(bytes));
+    meta.extend_from_slice(version.unwrap_or(b"\"2026-07-28\""));
+    let others = [
+        (&b",\"io.modelcontextprotocol/clientInfo\":"[..], envelope.meta_client_info),
+        (b",\"io.modelcontextprotocol/clientCapabilities\":", envelope.meta_capabilities),
+    ];
+    for (key, span) in others {
+        if let Some(span) = span {
+            meta.extend_from_slice(key);
+            meta.extend_from_slice(span.get(bytes));
+        }
+    }
+    meta.push(b'}');
+    Bytes::from(meta)
+}
