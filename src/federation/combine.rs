@@ -12,9 +12,6 @@ use crate::message::Revision;
 /// and its coming is told by `list_changed`.
 const EXPECTED: &[u8] = br#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"listChanged":true}}"#;
 
-/// What we cannot offer for many: nothing says which server a task belongs to.
-const NOT_UNITED: &[&str] = &["tasks", "io.modelcontextprotocol/tasks"];
-
 /// A member's answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'a> {
@@ -83,7 +80,7 @@ fn write_common(out: &mut Vec<u8>, members: &[Answered<'_>]) {
         }
     }
     out.extend_from_slice(b"\"capabilities\":");
-    write_union(out, &all, NOT_UNITED, limits::DEPTH_MAX);
+    write_union(out, &all, limits::DEPTH_MAX);
     if !instructions.is_empty() {
         out.extend_from_slice(b",\"instructions\":");
         out.extend_from_slice(&token(&instructions));
@@ -93,14 +90,11 @@ fn write_common(out: &mut Vec<u8>, members: &[Answered<'_>]) {
 /// Appends an object with the members of all these objects. Where several have a member, objects
 /// are united likewise, lists are joined, `true` wins over `false`, and of anything else the first
 /// counts.
-pub fn write_union(out: &mut Vec<u8>, objects: &[&[u8]], without: &[&str], depth: u16) {
+pub fn write_union(out: &mut Vec<u8>, objects: &[&[u8]], depth: u16) {
     let mut keys: Vec<(Vec<u8>, Vec<&[u8]>)> = Vec::new();
     for &object in objects {
         for (key, value) in json::entries(object, depth).unwrap_or_default() {
             let (name, value) = (key.decode(object).into_owned(), value.get(object));
-            if without.iter().any(|other| *other.as_bytes() == *name) {
-                continue;
-            }
             match keys.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, values)) => values.push(value),
                 None => keys.push((name, vec![value])),
@@ -116,9 +110,8 @@ pub fn write_union(out: &mut Vec<u8>, objects: &[&[u8]], without: &[&str], depth
         out.push(b':');
         let first = values.first().copied().unwrap_or(b"null");
         let are_objects = values.iter().all(|value| value.starts_with(b"{"));
-        let is_changed = values.len() > 1 || !without.is_empty();
-        if is_changed && are_objects && depth > 1 {
-            write_union(out, values, without, depth - 1);
+        if values.len() > 1 && are_objects && depth > 1 {
+            write_union(out, values, depth - 1);
         } else if values.len() > 1 && values.iter().all(|value| value.starts_with(b"[")) {
             let items = values.iter().filter_map(|value| value.get(1..value.len() - 1));
             let items: Vec<&[u8]> = items.filter(|items| !items.trim_ascii().is_empty()).collect();
@@ -189,9 +182,9 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let wanted = concat!(
             r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true,"x":[1]},"#,
-            r#""logging":{},"resources":{"subscribe":true}},"#,
-            r###""instructions":"## a\n\nUse a.\n\n## c\n\nUse c.","serverInfo":{"name":"mcp-gateway","###,
-            r#""version":"0.1.0"}}"#,
+            r#""logging":{},"tasks":{},"resources":{"subscribe":true}},"#,
+            r###""instructions":"## a\n\nUse a.\n\n## c\n\nUse c.","###,
+            r#""serverInfo":{"name":"mcp-gateway","version":"0.1.0"}}"#,
         );
         assert_eq!(text, wanted);
     }

@@ -33,6 +33,8 @@ pub struct Union {
     pub errands: Vec<(ExchangeId, usize, Errand)>,
     /// Requests of members that the client has not answered.
     pub questions: Vec<Question>,
+    /// Requests that are tried with one member after the other.
+    pub tries: Vec<Try>,
     /// Subscriptions of clients (2026-07-28).
     pub subscriptions: Vec<Subscription>,
     /// Counts what is asked for: an answer that came later than the question is fresh.
@@ -68,6 +70,8 @@ pub struct MemberState {
     pub result_until: Option<(u64, Instant)>,
     /// Its lists, in the order of [`ListKind::ALL`].
     pub lists: [ListState; 4],
+    /// Whether it failed to answer the last time: nobody waits for it until it has.
+    pub is_failing: bool,
     /// Whether it knows only `initialize`.
     pub is_legacy: bool,
     /// Whether the log says that it is missing.
@@ -145,6 +149,19 @@ pub struct Question {
     pub token: Option<Bytes>,
 }
 
+/// A request of which only its owner knows that it is for it.
+#[derive(Debug)]
+pub struct Try {
+    /// The client's exchange.
+    pub exchange: ExchangeId,
+    /// The members that were not asked yet, the next one last.
+    pub members: Vec<usize>,
+    /// The first error that one of them had, and its code: the answer, if none does better.
+    pub error: Option<(Bytes, i64)>,
+    /// The request.
+    pub message: Bytes,
+}
+
 /// A `subscriptions/listen` of a client.
 #[derive(Debug)]
 pub struct Subscription {
@@ -152,8 +169,8 @@ pub struct Subscription {
     pub exchange: ExchangeId,
     /// Those of the members.
     pub legs: Vec<ExchangeId>,
-    /// Members that have not said what they will tell.
-    pub silent: usize,
+    /// Those that are waited for until they have said what they will tell.
+    pub silent: Vec<ExchangeId>,
     /// What they said, as raw JSON objects; none as soon as the client was told.
     pub filters: Option<Vec<Bytes>>,
 }
@@ -168,6 +185,7 @@ impl Union {
             waiting: Vec::new(),
             errands: Vec::new(),
             questions: Vec::new(),
+            tries: Vec::new(),
             subscriptions: Vec::new(),
             clock: 0,
             next_id: 0,
@@ -235,7 +253,8 @@ impl MemberState {
         let Some(list) = self.lists.get(kind.index()) else { return true };
         let holds = match list.until {
             Some(until) => now < until,
-            None => is_heard && list.read_at != 0 && !list.is_stale,
+            // While it is read again it is stale, too.
+            None => is_heard && list.read_at != 0 && !list.is_stale && list.reading.is_none(),
         };
         holds || since <= list.read_at
     }

@@ -119,7 +119,7 @@ impl Shard {
                 self.channel_event(conn, parts, now);
             }
             (Reply::Leg(union, parent), session) => {
-                self.leg_event((union, parent), session, &parts.concat(), now);
+                self.leg_event(key, (union, parent, session), &parts.concat(), now);
             }
             _ => self.counters.dropped += 1,
         }

@@ -9,7 +9,7 @@ use wire::rpc;
 
 use crate::exchange::{Kind, Reply, Via};
 use crate::federation::value::{find_path, token};
-use crate::federation::{Errand, Owner, Subscription, combine};
+use crate::federation::{Errand, Owner, Subscription, Try, combine};
 use crate::ids::{ExchangeId, SessionKey, UnionKey};
 use crate::limits;
 use crate::message::{Era, Payload};
@@ -178,6 +178,10 @@ impl Shard {
                 self.errand_done(union, key, answer, now);
             }
             Some(_) if exchange.is_subscription => self.subscription_leaves(union, key, now),
+            Some(parent) if error.is_some() && self.is_tried(union, parent) => {
+                let error = (Bytes::from(parts.concat()), error.unwrap_or_default());
+                self.try_failed(union, parent, Ok(error), now);
+            }
             Some(parent) => {
                 if let Some(exchange) = self.exchanges.get_mut(parent) {
                     exchange.via = Via::Nothing;
@@ -202,7 +206,9 @@ impl Shard {
             return self.errand_done(union, key, Err(refusal), now);
         };
         let is_whole = self.exchanges.get(parent).is_some_and(|it| it.via == Via::Leg(key));
-        if is_whole {
+        if is_whole && self.is_tried(union, parent) {
+            self.try_failed(union, parent, Err(refusal), now);
+        } else if is_whole {
             if let Some(exchange) = self.exchanges.get_mut(parent) {
                 exchange.via = Via::Nothing;
             }
@@ -212,11 +218,72 @@ impl Shard {
         }
     }
 
+    /// Asks the members one after the other until one has an answer: only it knows the task.
+    pub(super) fn try_members(
+        &mut self,
+        key: ExchangeId,
+        union: UnionKey,
+        (members, message): (Vec<usize>, Bytes),
+        now: Instant,
+    ) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        entry.tries.push(Try { exchange: key, members, message, error: None });
+        if !self.try_next(union, key, now) {
+            self.union_refuses(key, Refusal::NotUnited, now);
+        }
+    }
+
+    fn is_tried(&self, union: UnionKey, key: ExchangeId) -> bool {
+        self.unions.get(union).is_some_and(|it| it.tries.iter().any(|it| it.exchange == key))
+    }
+
+    /// One of the members has no answer; the next is asked. The first error stands if all have one.
+    fn try_failed(
+        &mut self,
+        union: UnionKey,
+        key: ExchangeId,
+        why: Result<(Bytes, i64), Refusal>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let Some(it) = entry.tries.iter_mut().find(|it| it.exchange == key) else { return };
+        let refusal = why.as_ref().err().copied();
+        it.error = it.error.take().or(why.ok());
+        let error = it.error.clone();
+        if self.try_next(union, key, now) {
+            return;
+        }
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.via = Via::Nothing;
+        }
+        match (error, refusal) {
+            (Some((text, code)), _) => self.answer(key, &[&text], Some(code), now),
+            (None, refusal) => self.exchange_fail(key, refusal.unwrap_or(Refusal::Died), now),
+        }
+    }
+
+    /// Asks the next member; false: all were asked.
+    fn try_next(&mut self, union: UnionKey, key: ExchangeId, now: Instant) -> bool {
+        let Some(entry) = self.unions.get_mut(union) else { return false };
+        let Some(at) = entry.tries.iter().position(|it| it.exchange == key) else { return false };
+        let next = entry.tries.get_mut(at).and_then(|it| Some((it.members.pop()?, &it.message)));
+        let Some((member, message)) = next.map(|(member, message)| (member, message.clone()))
+        else {
+            entry.tries.swap_remove(at);
+            return false;
+        };
+        let leg = self.leg((union, member, Some(key)), Kind::Request, message, now);
+        if let Some(leg) = leg {
+            self.leg_go(leg, now);
+        }
+        leg.is_some()
+    }
+
     /// What a member says before its answer, or on a subscription.
     pub(super) fn leg_event(
         &mut self,
-        (union, parent): (UnionKey, Option<ExchangeId>),
-        session: Option<SessionKey>,
+        key: ExchangeId,
+        (union, parent, session): (UnionKey, Option<ExchangeId>, Option<SessionKey>),
         bytes: &[u8],
         now: Instant,
     ) {
@@ -227,7 +294,7 @@ impl Shard {
                 let is_subscription =
                     self.exchanges.get(parent).is_some_and(|exchange| exchange.is_subscription);
                 match is_subscription {
-                    true => self.subscription_event(union, parent, bytes, now),
+                    true => self.subscription_event(union, (key, parent), bytes, now),
                     false => self.answer_event(parent, &[bytes], now),
                 }
             }
@@ -238,7 +305,14 @@ impl Shard {
     /// The client's exchange is over: what was asked of members for it is taken back.
     pub(super) fn legs_leave(&mut self, key: ExchangeId, via: Via, now: Instant) {
         match via {
-            Via::Leg(leg) => self.leg_withdraw(leg, now),
+            Via::Leg(leg) => {
+                if let Some(Reply::Leg(union, _)) = self.exchanges.get(leg).map(|leg| leg.reply)
+                    && let Some(union) = self.unions.get_mut(union)
+                {
+                    union.tries.retain(|it| it.exchange != key);
+                }
+                self.leg_withdraw(leg, now);
+            }
             Via::Union(union) => {
                 let Some(entry) = self.unions.get_mut(union) else { return };
                 entry.waiting.retain(|waiting| waiting.exchange != key);
@@ -324,14 +398,17 @@ impl Shard {
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.resume_at = None;
         }
-        let mut legs = Vec::new();
+        let (mut legs, mut silent) = (Vec::new(), Vec::new());
         for (index, text) in texts.into_iter().enumerate() {
-            legs.extend(self.leg((union, index, Some(key)), Kind::Request, text, now));
+            let leg = self.leg((union, index, Some(key)), Kind::Request, text, now);
+            silent.extend(leg.filter(|_| !self.member_is_failing(union, index, now)));
+            legs.extend(leg);
         }
+        let is_begun = silent.is_empty();
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Union(union);
         let Some(entry) = self.unions.get_mut(union) else { return };
-        let (exchange, silent, filters) = (key, legs.len(), Some(Vec::new()));
+        let (exchange, filters) = (key, Some(Vec::new()));
         entry.subscriptions.push(Subscription { exchange, legs: legs.clone(), silent, filters });
         let view = entry.view;
         let timeout = self.view(view).map(|view| view.timeout).unwrap_or_default();
@@ -345,13 +422,16 @@ impl Shard {
         for leg in legs {
             self.leg_go(leg, now);
         }
+        if is_begun {
+            self.subscription_begins(union, key, now);
+        }
     }
 
     /// What a member says on a subscription. Its first word is what it will tell.
-    pub(super) fn subscription_event(
+    fn subscription_event(
         &mut self,
         union: UnionKey,
-        parent: ExchangeId,
+        (leg, parent): (ExchangeId, ExchangeId),
         bytes: &[u8],
         now: Instant,
     ) {
@@ -369,8 +449,8 @@ impl Shard {
         }
         let filter = find_path(bytes, &["params", "notifications"]).map(|span| span.get(bytes));
         filters.extend(filter.map(Bytes::copy_from_slice));
-        subscription.silent = subscription.silent.saturating_sub(1);
-        if subscription.silent == 0 {
+        subscription.silent.retain(|other| *other != leg);
+        if subscription.silent.is_empty() {
             self.subscription_begins(union, parent, now);
         }
     }
@@ -389,7 +469,7 @@ impl Shard {
             .to_vec();
         text.extend_from_slice(&id);
         text.extend_from_slice(b"},\"notifications\":");
-        combine::write_union(&mut text, &filters, &[], limits::DEPTH_MAX);
+        combine::write_union(&mut text, &filters, limits::DEPTH_MAX);
         text.extend_from_slice(b"}}");
         self.answer_event(key, &[&text], now);
     }
@@ -402,9 +482,9 @@ impl Shard {
         subscription.legs.retain(|other| *other != leg);
         let (key, is_over) = (subscription.exchange, subscription.legs.is_empty());
         if subscription.filters.is_some() {
-            subscription.silent = subscription.silent.saturating_sub(1);
+            subscription.silent.retain(|other| *other != leg);
             let has_words = subscription.filters.as_ref().is_some_and(|it| !it.is_empty());
-            if subscription.silent == 0 && (has_words || !is_over) {
+            if subscription.silent.is_empty() && (has_words || !is_over) {
                 self.subscription_begins(union, key, now);
             }
         }
@@ -430,7 +510,7 @@ impl Shard {
 }
 
 /// Header lines with those of the client that say nothing of the method or the name; those are made
-/// from the message as it goes out. Of mirrored arguments, what the client says counts.
+/// from the message as it goes out. Mirrored arguments are for a client that speaks HTTP to send.
 fn with_others(headers: &Bytes, client: &Bytes) -> Bytes {
     let lines = |bytes: &Bytes| {
         let text = String::from_utf8_lossy(bytes).into_owned();
@@ -444,11 +524,8 @@ fn with_others(headers: &Bytes, client: &Bytes) -> Bytes {
         .into_iter()
         .filter(|line| !own.iter().any(|start| starts(line, start)))
         .collect();
-    let has_params = others.iter().any(|line| starts(line, "mcp-param-"));
-    let mut all: Vec<String> = lines(headers)
-        .into_iter()
-        .filter(|line| !has_params || !starts(line, "mcp-param-"))
-        .collect();
+    let mut all: Vec<String> =
+        lines(headers).into_iter().filter(|line| !starts(line, "mcp-param-")).collect();
     all.extend(others);
     Bytes::from(all.concat())
 }

@@ -8,7 +8,7 @@ use wire::json;
 use crate::exchange::Via;
 use crate::federation::combine::has_capability;
 use crate::federation::list::{ListKind, read_page};
-use crate::federation::{Errand, Owner, Phase};
+use crate::federation::{Errand, MemberState, Owner, Phase};
 use crate::ids::UnionKey;
 use crate::limits;
 use crate::session::Link;
@@ -93,11 +93,12 @@ impl Shard {
 
     /// Asks a member for a list, from its first page on.
     fn list_read(&mut self, union: UnionKey, (index, kind): (usize, ListKind), now: Instant) {
+        let is_failing = self.member_is_failing(union, index, now);
         let Some(entry) = self.unions.get_mut(union) else { return };
         let Some(member) = entry.members.get_mut(index) else { return };
         let Some(list) = member.list_mut(kind) else { return };
         list.reading = Some(Vec::new());
-        list.is_late = false;
+        list.is_late = is_failing;
         list.is_stale = false;
         self.list_page(union, (index, kind), None, now);
     }
@@ -146,7 +147,7 @@ impl Shard {
         let Some(mut page) = page else { return self.list_done(union, (index, kind), None, now) };
         let Some(entry) = self.unions.get_mut(union) else { return };
         let is_modern = entry.session().is_none();
-        let count: usize = entry.members.iter().map(|member| member.len_read()).sum();
+        let count: usize = entry.members.iter().map(MemberState::len_read).sum();
         let room = limits::UNION_ENTRIES_MAX.saturating_sub(count);
         let Some(list) = entry.members.get_mut(index).and_then(|it| it.list_mut(kind)) else {
             return;

@@ -9,7 +9,7 @@ use wire::rpc::{self, Envelope};
 use crate::exchange::Reply;
 use crate::federation::combine::has_capability;
 use crate::federation::list::{Freshness, ListKind};
-use crate::federation::{Errand, ListState, MemberState, Owner, Phase, Question};
+use crate::federation::{Errand, ListState, MemberState, Owner, Phase, Question, Union};
 use crate::ids::{ExchangeId, SessionKey, UnionKey};
 use crate::limits;
 use crate::refusal::Refusal;
@@ -39,8 +39,20 @@ impl Shard {
         members.unwrap_or_default().iter().all(MemberState::is_settled)
     }
 
-    /// Opens a member that was not asked yet, or whose time to be tried again has come. Nobody waits
-    /// for one that was down.
+    /// Whether nobody is to wait for a member: it failed the last time, or the process that all
+    /// share did and has not been started again.
+    pub(super) fn member_is_failing(&self, union: UnionKey, index: usize, now: Instant) -> bool {
+        let Some(entry) = self.unions.get(union) else { return false };
+        let server = self.view(entry.view).and_then(|view| Some(view.members.get(index)?.server));
+        let pool = server.and_then(|server| self.pools.get(usize::from(server.0)));
+        let is_paused = pool.and_then(|pool| pool.restart.at).is_some_and(|at| now < at);
+        let has_sessions = entry.session().is_some();
+        let member = entry.members.get(index);
+        member.is_some_and(|member| member.is_failing) || is_paused && !has_sessions
+    }
+
+    /// Opens a member that was not asked yet, or whose time to be tried again has come. Nobody
+    /// waits for one that was down.
     pub(super) fn member_open(
         &mut self,
         union: UnionKey,
@@ -114,6 +126,9 @@ impl Shard {
         let Some(at) = entry.errands.iter().position(|(it, ..)| *it == key) else { return };
         let (_, index, errand) = entry.errands.swap_remove(at);
         let is_legacy = matches!(answer, Err(Refusal::LegacyServer | Refusal::BadServer));
+        if let Some(member) = entry.members.get_mut(index) {
+            member.is_failing = answer.is_err() && !is_legacy;
+        }
         let answer = answer.ok();
         let envelope = answer.and_then(|bytes| rpc::scan(bytes, self.rpc_limits()).ok());
         let result = envelope.and_then(|envelope| envelope.result).zip(answer);
@@ -414,7 +429,7 @@ impl Shard {
 
     /// A notification for the client of a session that belongs to no request.
     pub(super) fn union_says(&mut self, union: UnionKey, bytes: &[u8], now: Instant) {
-        let session = self.unions.get(union).and_then(|union| union.session());
+        let session = self.unions.get(union).and_then(Union::session);
         let Some(key) = session else { return };
         let Some(session) = self.sessions.get(key) else { return };
         if !session.is_open {

@@ -159,10 +159,12 @@ impl Shard {
         if !self.modern_is_fine(conn, &incoming, now) {
             return;
         }
-        if incoming.is_method("tools/call") && self.is_process(incoming.server) {
-            let name = envelope.name.map(|name| name.decode(bytes)).unwrap_or_default();
+        let called = envelope.name.filter(|_| incoming.is_method("tools/call"));
+        let called = called.map(|name| name.decode(bytes));
+        let called = called.map(|name| self.tool_of(incoming.server, name));
+        if let Some((server, name)) = called.filter(|(server, _)| self.is_process(*server)) {
             let params = envelope.params.map(|params| params.get(bytes)).unwrap_or_default();
-            let pool = self.pools.get(usize::from(incoming.server.0));
+            let pool = self.pools.get(usize::from(server.0));
             let checked = pool.map(|pool| pool.params.check(headers, &name, params));
             if let Some(Err(refusal)) = checked {
                 self.refuse(conn, refusal, incoming.id(), now);
@@ -431,7 +433,8 @@ impl Shard {
     }
 
     fn label(&self, incoming: &Incoming<'_>) -> Label {
-        if self.settings.log.is_none() {
+        // From the answer to this one it is learned which arguments are mirrored in headers.
+        if self.settings.log.is_none() && !incoming.is_method("tools/list") {
             return Label::default();
         }
         let bytes = incoming.bytes();

@@ -402,6 +402,11 @@ impl Shard {
 
     /// An event without data: the server may end the connection and expect to be asked again.
     fn server_primes(&mut self, key: ExchangeId, retry: Option<u64>, now: Instant) {
+        let reply = self.exchanges.get(key).map(|exchange| exchange.reply);
+        let key = match reply {
+            Some(Reply::Leg(_, Some(parent))) => parent,
+            _ => key,
+        };
         self.exchange_stream(key, now);
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (Reply::Stream(number), Some(session)) = (exchange.reply, exchange.session) else {
@@ -547,7 +552,8 @@ impl Shard {
         exchange.resumed += 1;
         exchange.resume_at = Some(now + exchange.retry);
         self.watch(key, now);
-        if let (Reply::Stream(number), Some(session)) = (reply, session) {
+        let outer = self.outer_reply(reply).unwrap_or((reply, session));
+        if let (Reply::Stream(number), Some(session)) = outer {
             self.stream_suspended(session, number, now);
         }
     }

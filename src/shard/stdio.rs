@@ -8,6 +8,7 @@ use wire::rpc::{self, Document, Envelope, write_line_safe};
 
 use crate::backend::stdio::{State, User, read_number, write_number};
 use crate::exchange::{Kind, Reply, Via};
+use crate::federation::Union;
 use crate::ids::{ExchangeId, ProcessId, SessionKey};
 use crate::limits;
 use crate::message::Era;
@@ -402,7 +403,7 @@ impl Shard {
     pub(super) fn is_listened(&mut self, key: SessionKey) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return false };
         if let Some((union, _)) = session.parent {
-            let outer = self.unions.get(union).and_then(|union| union.session());
+            let outer = self.unions.get(union).and_then(Union::session);
             return outer.is_some_and(|outer| self.is_listened(outer));
         }
         let stream = session.replay.get(crate::session::replay::GET_STREAM);

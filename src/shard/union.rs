@@ -3,6 +3,7 @@
 //! A request is looked at until everything is known that it needs ([`Step::Wait`]): it waits in the
 //! union, and each word of a member makes all that wait look again, as does the end of their time.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -52,6 +53,19 @@ struct Stand {
 impl Shard {
     pub(super) fn view(&self, server: ServerId) -> Option<&View> {
         self.settings.catalog.view(server)
+    }
+
+    /// The server of a tool and its own name for it, as far as the name tells.
+    pub(super) fn tool_of<'n>(
+        &self,
+        server: ServerId,
+        name: Cow<'n, [u8]>,
+    ) -> (ServerId, Cow<'n, [u8]>) {
+        let found = self.view(server).and_then(|view| {
+            let (index, own) = guess(view, ListKind::Tools, std::str::from_utf8(&name).ok()?)??;
+            Some((view.members.get(index)?.server, Cow::Owned(own.into_bytes())))
+        });
+        found.unwrap_or((server, name))
     }
 
     /// Whether a server is a view of others.
@@ -130,6 +144,9 @@ impl Shard {
             }
             b"tools/call" => self.union_named(stand, ListKind::Tools, incoming, now),
             b"prompts/get" => self.union_named(stand, ListKind::Prompts, incoming, now),
+            b"resources/subscribe" | b"resources/unsubscribe" if incoming.era == Era::Modern => {
+                Step::Refuse(Refusal::NotUnited)
+            }
             b"resources/read" | b"resources/subscribe" | b"resources/unsubscribe" => {
                 match named(incoming.bytes(), incoming.envelope.uri) {
                     Some((_, uri)) => self.union_resource(stand, &uri, now),
@@ -137,6 +154,9 @@ impl Shard {
                 }
             }
             b"completion/complete" => self.union_completes(stand, incoming, now),
+            _ if incoming.envelope.task_id.is_some() && method.starts_with(b"tasks/") => {
+                self.union_tasks(key, stand, incoming, now)
+            }
             _ => match ListKind::of_method(&method) {
                 Some(kind) => self.union_lists(stand, kind, incoming, now),
                 None if self.only_member(stand.union) => self.union_routes(stand, 0, None, now),
@@ -182,9 +202,16 @@ impl Shard {
         if !is_answer {
             return self.exchange_fail(key, refusal, now);
         }
-        let (id, era) = (exchange.id.clone(), exchange.era);
+        let (id, era, message) = (exchange.id.clone(), exchange.era, exchange.message.clone());
         let mut text = Vec::new();
         refusal.write_error(&mut text, &id, None);
+        let uri = find_path(&message, &["params", "uri"]);
+        if let (Refusal::Resource, Some(uri)) = (refusal, uri)
+            && let Some(at) = memchr::memmem::find(&text, b"\"gateway\"")
+        {
+            let uri = [b"\"uri\":", uri.get(&message), b","].concat();
+            text.splice(at..at, uri);
+        }
         let code = match (refusal, era) {
             // 2026-07-28 has no code of its own for this any more.
             (Refusal::Resource, Era::Modern) => {
@@ -424,6 +451,35 @@ impl Shard {
             true => self.union_by_name(stand, (ListKind::Prompts, span, &name), now),
             false => self.union_resource(stand, &name, now),
         }
+    }
+
+    /// A request about a task goes to one member after the other: only its owner knows it.
+    fn union_tasks(
+        &mut self,
+        key: ExchangeId,
+        stand: Stand,
+        incoming: &Incoming<'_>,
+        now: Instant,
+    ) -> Step {
+        const EXTENSION: [&str; 2] = ["extensions", "io.modelcontextprotocol/tasks"];
+        let Some(union) = self.unions.get(stand.union) else { return Step::Gone };
+        let has_tasks = |member: &MemberState| match union.owner {
+            Owner::Session(_) => {
+                member.phase == Phase::Open && combine::has_capability(&member.result, &["tasks"])
+            }
+            Owner::Callers(_) => {
+                member.result.is_empty() || combine::has_capability(&member.result, &EXTENSION)
+            }
+        };
+        let members = union.members.iter().enumerate().rev();
+        let members: Vec<usize> = members
+            .filter(|(index, member)| {
+                has_tasks(member) && !self.member_is_failing(stand.union, *index, now)
+            })
+            .map(|(index, _)| index)
+            .collect();
+        self.try_members(key, stand.union, (members, incoming.payload.keep()), now);
+        Step::Gone
     }
 
     /// A request for this member, if it can be had.

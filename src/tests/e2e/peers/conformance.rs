@@ -14,7 +14,7 @@ const FULL: [&str; 2] = ["2025-11-25: raw 83/83", "2026-07-28: raw 197/197"];
 
 /// A check that has no verdict if the answers to three requests come as JSON, which a server may
 /// choose. The gateway does for a child process, since each answer is one message.
-const AS_JSON: &str = "server-sse-multiple-streams/server-sse-streams-functional:INFO";
+pub(super) const AS_JSON: &str = "server-sse-multiple-streams/server-sse-streams-functional:INFO";
 
 #[test]
 fn an_http_server_loses_nothing() {
