@@ -18,6 +18,7 @@ use crate::session::id::SessionId;
 use crate::shard::post::Incoming;
 use crate::shard::stdio::answer_for_nobody;
 use crate::shard::{Shard, Timer};
+use crate::upstream::catalog::ServerId;
 use crate::upstream::restart::Restart;
 
 impl Shard {
@@ -126,8 +127,12 @@ impl Shard {
         let Some(at) = entry.errands.iter().position(|(it, ..)| *it == key) else { return };
         let (_, index, errand) = entry.errands.swap_remove(at);
         let is_legacy = matches!(answer, Err(Refusal::LegacyServer | Refusal::BadServer));
+        let is_failing = answer.is_err() && !is_legacy;
         if let Some(member) = entry.members.get_mut(index) {
-            member.is_failing = answer.is_err() && !is_legacy;
+            member.is_failing = is_failing;
+        }
+        if is_failing || answer.is_ok() {
+            self.member_missed(union, index, is_failing, now);
         }
         let answer = answer.ok();
         let envelope = answer.and_then(|bytes| rpc::scan(bytes, self.rpc_limits()).ok());
@@ -167,10 +172,7 @@ impl Shard {
         member.is_legacy = false;
         member.result = Bytes::copy_from_slice(result);
         member.restart = Restart::default();
-        let was_missed = std::mem::take(&mut member.is_missed);
-        if was_missed {
-            self.report_member(union, index, "has come back", now);
-        }
+        self.member_missed(union, index, false, now);
         let Some(parent) = parent else { return };
         let outer = self.sessions.get(parent);
         if outer.is_some_and(|session| session.initialized.is_some()) {
@@ -234,6 +236,31 @@ impl Shard {
         }
     }
 
+    /// Counts and tells that a member is missing, or that it is not any more.
+    fn member_missed(&mut self, union: UnionKey, index: usize, is_missed: bool, now: Instant) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let view = entry.view;
+        let Some(member) = entry.members.get_mut(index) else { return };
+        if std::mem::replace(&mut member.is_missed, is_missed) == is_missed {
+            return;
+        }
+        self.count_missing(view, index, is_missed);
+        let what = if is_missed { "is missing" } else { "has come back" };
+        self.report_member(union, index, what, now);
+    }
+
+    fn count_missing(&mut self, view: ServerId, index: usize, is_missed: bool) {
+        let member = self.view(view).and_then(|view| view.members.get(index));
+        let Some(server) = member.map(|member| usize::from(member.server.0)) else { return };
+        let missing = &mut self.counters.missing;
+        if missing.len() <= server {
+            missing.resize(server + 1, 0);
+        }
+        if let Some(count) = missing.get_mut(server) {
+            *count = if is_missed { *count + 1 } else { count.saturating_sub(1) };
+        }
+    }
+
     /// A member cannot be used any more, or could not be opened.
     pub(super) fn member_down(&mut self, union: UnionKey, index: usize, now: Instant) {
         let Some(entry) = self.unions.get_mut(union) else { return };
@@ -253,14 +280,11 @@ impl Shard {
             .filter(|kind| member.lists.get(kind.index()).is_some_and(|it| !it.entries.is_empty()))
             .collect();
         member.lists = <[ListState; 4]>::default();
-        let is_news = !std::mem::replace(&mut member.is_missed, true);
         entry.questions.retain(|question| question.member != index);
         for kind in ListKind::ALL {
             entry.forget_merged(kind);
         }
-        if is_news {
-            self.report_member(union, index, "is missing", now);
-        }
+        self.member_missed(union, index, true, now);
         if let Some(session) = session {
             self.session_end(session, "member down", now);
         }
@@ -490,6 +514,9 @@ impl Shard {
         let Some(entry) = self.unions.remove(union) else { return };
         if let Owner::Callers(meta) = entry.owner {
             self.callers.remove(&(entry.view, meta));
+        }
+        for (index, _) in entry.members.iter().enumerate().filter(|(_, member)| member.is_missed) {
+            self.count_missing(entry.view, index, false);
         }
         for (key, ..) in entry.errands {
             self.exchange_cancel(key, now);

@@ -7,12 +7,20 @@ macro_rules! counters {
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $field: u64,)+
+            /// From how many clients' views of all servers each server is missing, in the order of
+            /// the catalog.
+            pub missing: Vec<u64>,
         }
 
         impl Counters {
             /// Adds another shard's numbers.
             pub fn add(&mut self, other: &Self) {
                 $(self.$field += other.$field;)+
+                let len = self.missing.len().max(other.missing.len());
+                self.missing.resize(len, 0);
+                for (sum, count) in self.missing.iter_mut().zip(&other.missing) {
+                    *sum += count;
+                }
             }
 
             /// Exported name, Prometheus type, help and value of each.

@@ -113,17 +113,19 @@ struct Readiness<'a> {
 struct ServerView<'a> {
     name: &'a str,
     kind: &'static str,
+    /// From how many clients' views of all servers it is missing.
+    missing: u64,
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
-    let (_, shards_answering) = admin.counters().await;
+    let (sum, shards_answering) = admin.counters().await;
     let draining = admin.draining.load(Ordering::Relaxed);
     let shards = admin.mesh.shards();
-    let servers = admin
-        .settings
-        .catalog
-        .servers()
-        .map(|(_, server)| ServerView { name: &server.name, kind: kind(&server.target) });
+    let servers = admin.settings.catalog.servers().map(|(id, server)| ServerView {
+        name: &server.name,
+        kind: kind(&server.target),
+        missing: sum.missing.get(usize::from(id.0)).copied().unwrap_or(0),
+    });
     let ready = !draining && shards_answering == shards;
     let view = Readiness { ready, draining, shards, shards_answering, servers: servers.collect() };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -156,6 +158,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
             page.add(Metric { name, kind: "gauge", help }, value);
         }
     };
+    let help =
+        "Servers that are missing from clients' views of all servers, summed over the clients.";
+    gauge("mcp_federation_missing", help, Some(sum.missing.iter().sum()));
     gauge("mcp_shards", "Shards of this gateway.", Some(admin.mesh.shards().into()));
     gauge("mcp_shards_answering", "Shards whose numbers are in this page.", Some(answering.into()));
     let draining = admin.draining.load(Ordering::Relaxed);

@@ -15,7 +15,7 @@ fn health_and_metrics_say_what_is_so() {
     let (status, body) = served.get("/readyz", "localhost");
     let view: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &view["ready"], &view["shards_answering"]), (200, &true.into(), &2.into()));
-    let server = serde_json::json!({ "name": "sh", "kind": "stdio" });
+    let server = serde_json::json!({ "name": "sh", "kind": "stdio", "missing": 0 });
     assert_eq!(view["servers"], serde_json::json!([server]));
 
     let (status, body) = served.get("/metrics", "[::1]:80");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::http::Request;
+use super::http::{Request, Wire};
 use super::rig::{Dir, META, Rig, Session, demo, initialize, script};
 use crate::support::until;
 
@@ -159,6 +159,13 @@ fn a_slow_server_keeps_nobody_waiting_and_is_announced() {
     assert!(said.contains("notifications/tools/list_changed"), "{said}");
     let after = names(&mut session);
     assert!(after.contains(&"slow__go".to_owned()), "{after:?}");
+    let missing = |rig: &Rig, name: &str| {
+        let mut wire = Wire::connect(rig.gateway.admin);
+        let servers = wire.ask(&Request::new("GET", "/readyz")).json()["servers"].clone();
+        let is_it = |server: &&Value| server["name"] == name;
+        servers.as_array().unwrap().iter().find(is_it).unwrap()["missing"].as_u64().unwrap()
+    };
+    assert_eq!((missing(&rig, "demo"), missing(&rig, "slow"), missing(&rig, "dead")), (0, 0, 1));
     assert!(rig.log_with("is missing").iter().any(|line| line["server"] == "dead"));
     rig.check();
 }
