@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
-use std::time::Instant;
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -219,10 +218,8 @@ fn the_end_of_a_connection_costs_the_requests_in_flight() {
         ("binary", "server_invalid"),
         ("masked", "server_invalid"),
     ] {
-        let start = Instant::now();
         let answer = session.call(tool, &json!({}));
         assert_eq!(answer["error"]["data"]["gateway"], reason, "{tool}: {answer}");
-        assert!(start.elapsed().as_secs() < 5);
         // The session is set up again.
         assert_eq!(session.text("any", &json!({})), "alive");
     }
