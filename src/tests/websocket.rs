@@ -132,6 +132,23 @@ fn who_is_silent_is_pinged_once_and_then_gone() {
 }
 
 #[test]
+fn who_does_not_finish_a_message_is_told_and_closed() {
+    let mut world = World::new(Isolation::Session, 0);
+    world.open();
+    // The head of a text of 10 MiB and its first byte; then a byte of it now and then.
+    world.receive(&[0x81, 0xff, 0, 0, 0, 0, 0, 0xa0, 0, 0, 1, 2, 3, 4, b'{' ^ 1]);
+    for _ in 0..3 {
+        world.wait(limits::BODY_TIMEOUT - Duration::from_secs(1));
+        assert!(!world.closed() && items(&world.sent()).iter().all(|item| item == "ping"));
+        world.receive(b" ");
+    }
+    world.wait(limits::BODY_TIMEOUT + Duration::from_secs(1));
+    let told = items(&world.rest());
+    assert!(told.iter().any(|item| item.contains("1008")), "{told:?}");
+    assert_eq!(world.shard.counters().gathered, 0);
+}
+
+#[test]
 fn pings_that_come_while_much_is_unsent_share_one_pong() {
     let mut world = World::new(Isolation::Session, 0);
     world.open();

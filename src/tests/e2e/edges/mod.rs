@@ -21,6 +21,7 @@ mod slow;
 mod tcp;
 mod websocket;
 mod websocket_servers;
+mod threats;
 mod envelope;
 mod unix;
 mod stdio;

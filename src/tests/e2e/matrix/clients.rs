@@ -288,8 +288,16 @@ impl ModernHttp {
 
 impl Client for ModernHttp {
     fn send(&mut self, message: &str) {
-        let id = Peek::of(message).id.unwrap().get().to_owned();
+        let peek = Peek::of(message);
+        let id = peek.id.unwrap().get().to_owned();
         let (stream, mut wire) = self.connections.open(self.addr).unwrap();
+        if !peek.is_request() {
+            // What is refused in an answer to no request is none of the messages.
+            let request = Request::post(&self.path, message);
+            let answer = wire.ask(&request.with("MCP-Protocol-Version", super::MODERN));
+            assert_eq!(answer.json()["error"]["data"]["gateway"], "unexpected_response");
+            return;
+        }
         self.of_requests.insert(id.clone(), stream);
         let request = Request::modern(&self.path, message).bytes();
         let (connections, sender) = (self.connections.clone(), self.inbox.sender.clone());

@@ -93,6 +93,18 @@ const IMPOSSIBLE: &[Impossible] = &[
         },
     },
     Impossible {
+        step: "forged answers",
+        is_so: Kind::is_modern,
+        why: "servers of 2026-07-28 ask nothing by themselves: their questions are results",
+        refused: |talker| {
+            for id in ["0", "1", "\"1\""] {
+                talker.client.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+            }
+            let answer = talker.call("1", "echo", &json!({"text": "next"}));
+            assert_eq!(answer["result"]["content"][0]["text"], "next", "{answer}");
+        },
+    },
+    Impossible {
         step: "discovery",
         is_so: |kind| !kind.is_modern(),
         why: "server/discover and subscriptions/listen came with 2026-07-28",

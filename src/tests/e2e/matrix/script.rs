@@ -27,6 +27,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "progress", run: progress },
     Step { name: "elicitation", run: elicitation },
     Step { name: "sampling", run: sampling },
+    Step { name: "forged answers", run: forged },
     Step { name: "notifications", run: notifications },
     Step { name: "cancellation", run: cancellation },
     Step { name: "8 MB", run: |cell| eight_megabytes(&mut cell.left) },
@@ -178,13 +179,15 @@ fn elicitation(cell: &mut Cell<'_>) {
     questions(cell, &tool, ("answer", "elicitation/create"), result);
 }
 
+/// What a model says.
+fn sampled(text: &str) -> Value {
+    let content = json!({ "type": "text", "text": text });
+    json!({ "role": "assistant", "model": "m", "content": content })
+}
+
 fn sampling(cell: &mut Cell<'_>) {
-    let result = |name: &str| {
-        let content = json!({ "type": "text", "text": name });
-        json!({ "role": "assistant", "model": "m", "content": content })
-    };
     let tool = ("sample", json!({"prompt": "Who?"}), "The model said");
-    questions(cell, &tool, ("completion", "sampling/createMessage"), result);
+    questions(cell, &tool, ("completion", "sampling/createMessage"), sampled);
 }
 
 /// Both clients call a tool that asks its caller; the one that was asked last answers first.
@@ -222,6 +225,24 @@ fn questions(
         }
         assert_eq!(text(&talker.answer("\"q\"")), format!("{said}: {name}"));
     }
+}
+
+/// The left client is asked; the right one answers, and is not heard.
+fn forged(cell: &mut Cell<'_>) {
+    let answer = |id: &Value, text: &str| {
+        json!({ "jsonrpc": "2.0", "id": id, "result": sampled(text) }).to_string()
+    };
+    let echo = json!({"text": "next"});
+    cell.left.send_call("\"q\"", "sample", &json!({"prompt": "Who?"}));
+    let question = cell.left.said("sampling/createMessage")["id"].clone();
+    for guess in [&question, &json!(0), &json!(1), &json!(2), &json!("1"), &json!("q")] {
+        cell.right.client.send(&answer(guess, "forged"));
+    }
+    assert_eq!(text(&cell.right.call("1", "echo", &echo)), "next");
+    cell.left.client.send(&answer(&question, "real"));
+    assert_eq!(text(&cell.left.answer("\"q\"")), "The model said: real");
+    cell.left.client.send(&answer(&question, "late"));
+    assert_eq!(text(&cell.left.call("1", "echo", &echo)), "next");
 }
 
 /// One after the other: where they share a process, the other one must not hear of it.
