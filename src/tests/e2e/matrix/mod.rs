@@ -121,6 +121,8 @@ static HTTP: Kind =
     Kind { name: "Streamable HTTP, legacy", revision: NEWEST_LEGACY, connect: LegacyHttp::connect };
 static MODERN_HTTP: Kind =
     Kind { name: "Streamable HTTP, modern", revision: MODERN, connect: ModernHttp::connect };
+/// Without a modern kind: 2024-11-05 was the last revision with this transport. (The gateway takes
+/// stateless requests there all the same, and sends them by it: `edges::sse`, `servers::SERVERS`.)
 static SSE: Kind = Kind { name: "HTTP+SSE", revision: "2024-11-05", connect: Sse::connect };
 /// As the SDKs speak it today.
 static NEWER_SSE: Kind =
