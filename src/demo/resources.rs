@@ -8,49 +8,67 @@ use super::step::World;
 /// The resource that `bump` changes.
 pub(super) const COUNTER: &str = "demo://counter";
 
-/// What `resources/list` lists.
-pub(super) fn list() -> Value {
-    json!([
-        {
+/// How many resources are on a page: few, so that clients meet a second one.
+const PAGE_LEN: usize = 4;
+
+/// A page of `resources/list`; none if the cursor is not one of ours.
+pub(super) fn page(cursor: Option<&Value>) -> Option<Value> {
+    let first = match cursor {
+        None => 0,
+        Some(cursor) => cursor.as_str()?.strip_prefix("from-")?.parse().ok()?,
+    };
+    let mut rest = list().into_iter().skip(first);
+    let page: Vec<Value> = rest.by_ref().take(PAGE_LEN).collect();
+    let is_page = first % PAGE_LEN == 0 && !page.is_empty();
+    let mut result = json!({ "resources": page });
+    if let (Some(result), Some(_)) = (result.as_object_mut(), rest.next()) {
+        result.insert("nextCursor".into(), format!("from-{}", first + PAGE_LEN).into());
+    }
+    is_page.then_some(result)
+}
+
+fn list() -> [Value; 6] {
+    [
+        json!({
             "uri": "test://static-text",
             "name": "static-text",
             "title": "Static Text Resource",
             "description": "A static text resource for testing",
             "mimeType": "text/plain",
-        },
-        {
+        }),
+        json!({
             "uri": "test://static-binary",
             "name": "static-binary",
             "title": "Static Binary Resource",
             "description": "A static binary resource (image) for testing",
             "mimeType": "image/png",
-        },
-        {
+        }),
+        json!({
             "uri": "test://watched-resource",
             "name": "watched-resource",
             "title": "Watched Resource",
             "description": "A resource to subscribe to",
             "mimeType": "text/plain",
-        },
-        {
+        }),
+        json!({
             "uri": "demo://readme",
             "name": "readme",
             "description": "What this server is",
             "mimeType": "text/markdown",
-        },
-        {
+        }),
+        json!({
             "uri": "demo://pixel.png",
             "name": "pixel",
             "description": "One red pixel",
             "mimeType": "image/png",
-        },
-        {
+        }),
+        json!({
             "uri": COUNTER,
             "name": "counter",
             "description": "A number; the tool \"bump\" adds one",
             "mimeType": "text/plain",
-        },
-    ])
+        }),
+    ]
 }
 
 /// What `resources/templates/list` lists.

@@ -85,6 +85,21 @@ fn text(reply: &Value) -> &str {
 }
 
 #[test]
+fn resources_come_on_pages() {
+    let mut rig = Rig::legacy(&json!({}));
+    let first = rig.ask(&request(1, "resources/list", &json!({})));
+    assert_eq!(first["result"]["resources"].as_array().map(Vec::len), Some(4));
+    let cursor = &first["result"]["nextCursor"];
+    let last = rig.ask(&request(2, "resources/list", &json!({ "cursor": cursor })));
+    assert_eq!(last["result"]["resources"].as_array().map(Vec::len), Some(2));
+    assert!(last["result"].get("nextCursor").is_none());
+    for cursor in [json!("from-3"), json!("from-8"), json!("4"), json!(4), json!(null)] {
+        let refused = rig.ask(&request(3, "resources/list", &json!({ "cursor": cursor })));
+        assert_eq!(refused["error"]["message"], "unknown cursor", "{cursor}");
+    }
+}
+
+#[test]
 fn ids_come_back_as_they_were_spelled() {
     let mut rig = Rig::new();
     for id in ["0", "-7", "\"\"", "\"1\"", "123456789012345678901234567890", "\"a\\u0041\\n\""] {

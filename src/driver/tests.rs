@@ -3,18 +3,15 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::admission::entrance::{Entrance, Protocol};
-use crate::admission::origin::Policy;
 use crate::ids::{EntranceId, ShardId};
-use crate::limits;
 use crate::mesh::Parcel;
 use crate::telemetry::counters::Counters;
-use crate::upstream::catalog::Catalog;
+use crate::tests::settings::settings;
 
 /// Time for what happens soon but not at once.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,18 +29,7 @@ impl Gateway {
         let (addr, listeners) = listen(([127, 0, 0, 1], 0).into(), shards).unwrap();
         let mesh = Mesh::new(shards);
         let (sender, requests) = mpsc::channel(1024);
-        let settings = Arc::new(Settings {
-            catalog: Catalog::default(),
-            origins: Policy::default(),
-            entrances: vec![Entrance::of(Protocol::Http)],
-            clients_max: usize::MAX,
-            message_len_max: limits::MESSAGE_LEN,
-            session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
-            ping_interval: limits::PING_INTERVAL,
-            log: None,
-            tls: None,
-            epoch: (Instant::now(), SystemTime::now()),
-        });
+        let settings = Arc::new(settings(Vec::new()));
         let start = |(index, listener)| {
             let job = Job {
                 identity: Identity { id: ShardId(index), shards, seed: [7; 32] },

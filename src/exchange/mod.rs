@@ -117,6 +117,8 @@ pub struct Exchange {
     pub is_repeatable: bool,
     /// Whether it was sent again already.
     pub retried: bool,
+    /// Whether the client has cancelled it, and its HTTP server is told so.
+    pub is_cancelled: bool,
     /// The status of the response that is passed on as it is.
     pub relayed: Option<u16>,
     /// Whether the caller asked for log messages (2026-07-28).

@@ -311,7 +311,16 @@ impl Shard {
         if may_come_back && self.listen_again(key, now) {
             return;
         }
-        let Some(exchange) = self.exchanges.get(key) else { return };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if exchange.is_cancelled {
+            // It ends without an answer, as it should.
+            return self.exchange_unanswered(key, now);
+        }
+        let refusal = match refusal {
+            // It was there when it got the request, and may have acted.
+            Refusal::Unreachable if exchange.resumed != 0 => Refusal::Died,
+            refusal => refusal,
+        };
         let is_enveloped = exchange.is_enveloped;
         let (reply, session, kind) = (exchange.reply, exchange.session, exchange.kind);
         if let Kind::Open(process) | Kind::Line(process) = kind {
@@ -404,11 +413,17 @@ impl Shard {
 
     /// The client cancelled: there will be no answer, and its own connection is told so.
     pub(super) fn exchange_cancelled(&mut self, key: ExchangeId, now: Instant) {
-        let Some(exchange) = self.exchanges.get(key) else { return };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
         if matches!(exchange.via, Via::Http(_)) {
             // The server has got the notification and closes the stream as it likes.
+            exchange.is_cancelled = true;
             return;
         }
+        self.exchange_unanswered(key, now);
+    }
+
+    fn exchange_unanswered(&mut self, key: ExchangeId, now: Instant) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
         let (reply, session) = (exchange.reply, exchange.session);
         self.exchange_end(key, Outcome::Cancelled, now);
         match (reply, session) {
@@ -417,6 +432,7 @@ impl Shard {
                 self.body_end(conn, now);
             }
             (Reply::Events(conn), _) => self.body_end(conn, now),
+            (Reply::Relaying(conn), _) => self.client_lost_silently(conn, now),
             (Reply::Stream(number), Some(session)) => self.stream_answered(session, number, now),
             _ => {}
         }

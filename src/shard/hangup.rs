@@ -168,50 +168,22 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use super::*;
     use crate::admission::entrance::{Entrance, Protocol};
-    use crate::admission::origin::Policy;
-    use crate::ids::{Address, EntranceId, Peer, ShardId, Socket};
     use crate::shard::event::Event;
-    use crate::shard::settings::{Identity, Settings};
-    use crate::upstream::catalog::{Catalog, Endpoint, Server, Target, Transport, Upkeep};
+    use crate::shard::settings::Settings;
+    use crate::tests::settings;
+    use crate::upstream::catalog::{Target, Transport};
 
     /// A shard with one client that speaks lines, and its connection.
     fn shard(now: Instant) -> (Shard, ConnId) {
-        let endpoint = Endpoint {
-            tls: false,
-            host: "127.0.0.1".to_owned(),
-            port: 1,
-            authority: "127.0.0.1:1".to_owned(),
-            target: "/".to_owned(),
-            headers: Vec::new(),
-            conns_max: 1,
-            upkeep: Upkeep::default(),
-        };
-        let target = Target::Http(Transport::Http, endpoint);
-        let server = Server { name: "a".to_owned(), target, request_timeout: None };
-        let protocols = vec![Protocol::Lines];
-        let settings = Arc::new(Settings {
-            catalog: Catalog::new(vec![server]),
-            origins: Policy::default(),
-            entrances: vec![Entrance { protocols, server: None, users: None }],
-            clients_max: 9,
-            message_len_max: limits::MESSAGE_LEN,
-            session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
-            ping_interval: limits::PING_INTERVAL,
-            log: None,
-            tls: None,
-            epoch: (now, SystemTime::UNIX_EPOCH),
-        });
-        let identity = Identity { id: ShardId(0), shards: 1, seed: [0; 32] };
-        let mut shard = Shard::new(settings, identity, now);
-        let address = Address::Local { pid: 1, uid: 1 };
-        let peer = Peer { address, entrance: EntranceId(0) };
-        let actions = tell(&mut shard, Event::Accepted { socket: Socket(0), peer }, now);
-        let [Action::Receive { conn, .. }, ..] = actions[..] else { panic!("{actions:?}") };
+        let target = Target::Http(Transport::Http, settings::endpoint("127.0.0.1"));
+        let entrances = vec![Entrance::of(Protocol::Lines)];
+        let settings = Settings { entrances, ..settings::settings(vec![settings::server(target)]) };
+        let mut shard = settings::shard(settings, 0, 1, now);
+        let (conn, _) = settings::accept(&mut shard, now);
         (shard, conn)
     }
 

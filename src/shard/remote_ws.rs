@@ -335,16 +335,13 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use super::*;
     use crate::admission::entrance::{Entrance, Protocol};
-    use crate::admission::origin::Policy;
-    use crate::ids::{Address, EntranceId, Peer, ShardId, Socket};
     use crate::shard::event::Event;
-    use crate::shard::settings::{Identity, Settings};
-    use crate::upstream::catalog::{Catalog, Server, Upkeep};
+    use crate::shard::settings::Settings;
+    use crate::tests::settings;
 
     const INITIALIZE: &[u8] =
         b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\
@@ -353,32 +350,10 @@ mod tests {
 
     /// A shard with a server that may have one connection, and whose name is to be looked up.
     fn shard(now: Instant) -> Shard {
-        let endpoint = Endpoint {
-            tls: false,
-            host: "name.test".to_owned(),
-            port: 1,
-            authority: "name.test:1".to_owned(),
-            target: "/".to_owned(),
-            headers: Vec::new(),
-            conns_max: 1,
-            upkeep: Upkeep::default(),
-        };
-        let target = Target::WebSocket(endpoint);
-        let server = Server { name: "a".to_owned(), target, request_timeout: None };
-        let settings = Arc::new(Settings {
-            catalog: Catalog::new(vec![server]),
-            origins: Policy::default(),
-            entrances: vec![Entrance::of(Protocol::Lines)],
-            clients_max: 9,
-            message_len_max: limits::MESSAGE_LEN,
-            session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
-            ping_interval: limits::PING_INTERVAL,
-            log: None,
-            tls: None,
-            epoch: (now, SystemTime::UNIX_EPOCH),
-        });
-        let identity = Identity { id: ShardId(0), shards: 1, seed: [0; 32] };
-        Shard::new(settings, identity, now)
+        let target = Target::WebSocket(settings::endpoint("name.test"));
+        let entrances = vec![Entrance::of(Protocol::Lines)];
+        let settings = Settings { entrances, ..settings::settings(vec![settings::server(target)]) };
+        settings::shard(settings, 0, 1, now)
     }
 
     fn tell(shard: &mut Shard, event: Event<'_>, now: Instant) -> Vec<Action> {
@@ -388,9 +363,7 @@ mod tests {
 
     /// A client comes and says `initialize`; whether a name is looked up for it.
     fn begin(shard: &mut Shard, now: Instant) -> bool {
-        let peer = Peer { address: Address::Local { pid: 1, uid: 1 }, entrance: EntranceId(0) };
-        let actions = tell(shard, Event::Accepted { socket: Socket(0), peer }, now);
-        let [Action::Receive { conn, .. }, ..] = actions[..] else { panic!("{actions:?}") };
+        let (conn, _) = settings::accept(shard, now);
         let bytes = &mut INITIALIZE.to_vec();
         let actions = tell(shard, Event::Received { conn, bytes }, now);
         let is_asked = |action: &Action| {

@@ -543,6 +543,7 @@ impl Shard {
             return;
         }
         let can_resume = exchange.last_event_id.is_some()
+            && !exchange.is_cancelled
             && exchange.resumed < limits::RESUMES_MAX
             && kind == Kind::Request;
         if !can_resume {

@@ -1,18 +1,15 @@
 //! One shard and a WebSocket client, on virtual time: what a test with sockets cannot see.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use wire::ws::{Item, Limits, MessageKind, Receiver, Role, write_message, write_ping};
 
-use crate::admission::entrance::{Entrance, Protocol};
-use crate::admission::origin::Policy;
-use crate::ids::{Address, ConnId, EntranceId, Peer, ShardId, Socket};
+use super::settings::{accept, command, server, settings, shard};
+use crate::ids::{ConnId, ShardId};
 use crate::limits;
 use crate::shard::Shard;
 use crate::shard::event::{Action, Event};
-use crate::shard::settings::{Identity, Settings};
-use crate::upstream::catalog::{Catalog, Command, Isolation, Server, Target, Upkeep};
+use crate::upstream::catalog::{Isolation, Target};
 
 const HANDSHAKE: &str = "GET /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -31,36 +28,9 @@ impl World {
     /// A shard of two, and a client of the server of this isolation, which lives at shard 0.
     fn new(isolation: Isolation, id: u16) -> Self {
         let now = Instant::now();
-        let command = Command {
-            program: "x".to_owned(),
-            args: Vec::new(),
-            env: Vec::new(),
-            cwd: None,
-            processes_max: 1,
-            tasks_max: 1,
-            upkeep: Upkeep { isolation, ..Upkeep::default() },
-        };
-        let target = Target::Stdio(command);
-        let server = Server { name: "x".to_owned(), target, request_timeout: None };
-        let settings = Arc::new(Settings {
-            catalog: Catalog::new(vec![server]),
-            origins: Policy::new(&[], Vec::new(), Vec::new()),
-            entrances: vec![Entrance::of(Protocol::Http)],
-            clients_max: usize::MAX,
-            message_len_max: limits::MESSAGE_LEN,
-            session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
-            ping_interval: limits::PING_INTERVAL,
-            log: None,
-            tls: None,
-            epoch: (now, SystemTime::UNIX_EPOCH),
-        });
-        let identity = Identity { id: ShardId(id), shards: 2, seed: [1; 32] };
-        let mut shard = Shard::new(settings, identity, now);
-        let address = Address::Ip(([127, 0, 0, 1], 999).into());
-        let peer = Peer { address, entrance: EntranceId(0) };
-        shard.handle(Event::Accepted { socket: Socket(0), peer }, now);
-        let Some(Action::Receive { conn, .. }) = shard.poll() else { panic!("not accepted") };
-        let actions = std::iter::from_fn(|| shard.poll()).collect();
+        let server = server(Target::Stdio(command(isolation)));
+        let mut shard = shard(settings(vec![server]), id, 2, now);
+        let (conn, actions) = accept(&mut shard, now);
         Self { shard, now, conn, actions }
     }
 
@@ -108,6 +78,16 @@ impl World {
         assert!(self.sent().starts_with(b"HTTP/1.1 101 "));
     }
 
+    /// What is sent before the connection is closed, which it has to be.
+    fn rest(&mut self) -> Vec<u8> {
+        let actions = std::mem::take(&mut self.actions).into_iter();
+        let mut rests = actions.filter_map(|action| match action {
+            Action::Close { rest, .. } => Some(rest.into_iter().flatten().collect()),
+            _ => None,
+        });
+        rests.next().expect("not closed")
+    }
+
     fn closed(&self) -> bool {
         self.actions.iter().any(|action| matches!(action, Action::Close { .. }))
     }
@@ -152,6 +132,23 @@ fn who_is_silent_is_pinged_once_and_then_gone() {
 }
 
 #[test]
+fn who_does_not_finish_a_message_is_told_and_closed() {
+    let mut world = World::new(Isolation::Session, 0);
+    world.open();
+    // The head of a text of 10 MiB and its first byte; then a byte of it now and then.
+    world.receive(&[0x81, 0xff, 0, 0, 0, 0, 0, 0xa0, 0, 0, 1, 2, 3, 4, b'{' ^ 1]);
+    for _ in 0..3 {
+        world.wait(limits::BODY_TIMEOUT - Duration::from_secs(1));
+        assert!(!world.closed() && items(&world.sent()).iter().all(|item| item == "ping"));
+        world.receive(b" ");
+    }
+    world.wait(limits::BODY_TIMEOUT + Duration::from_secs(1));
+    let told = items(&world.rest());
+    assert!(told.iter().any(|item| item.contains("1008")), "{told:?}");
+    assert_eq!(world.shard.counters().gathered, 0);
+}
+
+#[test]
 fn pings_that_come_while_much_is_unsent_share_one_pong() {
     let mut world = World::new(Isolation::Session, 0);
     world.open();
@@ -185,14 +182,7 @@ fn a_connection_moves_before_it_is_upgraded_but_not_with_unsent_bytes() {
     let mut world = World::new(Isolation::Shared, 1);
     let first = "GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
     world.receive(&[first.as_bytes(), &frame(b"{}")].concat());
-    assert!(world.closed());
-    let Some(Action::Close { rest, .. }) =
-        world.actions.into_iter().find(|action| matches!(action, Action::Close { .. }))
-    else {
-        panic!("not closed")
-    };
-    let rest: Vec<u8> = rest.into_iter().flatten().collect();
-    let text = String::from_utf8(rest).unwrap();
+    let text = String::from_utf8(world.rest()).unwrap();
     assert!(text.starts_with("HTTP/1.1 404 ") && text.contains("HTTP/1.1 503 "), "{text}");
     // At home it is a WebSocket at once.
     let mut world = World::new(Isolation::Shared, 0);

@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
 use super::*;
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::config::Unix;
 use crate::control::listen::bind_all;
 

@@ -20,7 +20,6 @@ use tokio::net::UnixStream;
 
 use super::process::Key;
 use super::*;
-use crate::admission::entrance::{Entrance, Protocol};
 use crate::ids::ProcessId;
 use crate::limits;
 use crate::mesh::Reply;
@@ -117,18 +116,8 @@ pub(super) fn settings(scripts: &[&str]) -> Arc<Settings> {
 
 fn settings_of(servers: Vec<Server>) -> Arc<Settings> {
     let hosts = vec!["gateway.example".to_owned()];
-    Arc::new(Settings {
-        catalog: Catalog::new(servers),
-        origins: Policy::new(&[], hosts, Vec::new()),
-        entrances: vec![Entrance::of(Protocol::Http)],
-        clients_max: usize::MAX,
-        message_len_max: limits::MESSAGE_LEN,
-        session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
-        ping_interval: limits::PING_INTERVAL,
-        log: None,
-        tls: None,
-        epoch: (Instant::now(), std::time::SystemTime::now()),
-    })
+    let origins = Policy::new(&[], hosts, Vec::new());
+    Arc::new(Settings { origins, ..crate::tests::settings::settings(servers) })
 }
 
 /// A server that is a shell script.

@@ -154,17 +154,16 @@ impl Server {
         params: &Map<String, Value>,
         capabilities: &Value,
     ) -> Result<Value, Fault> {
-        // We list everything on one page, so no cursor is one of ours.
-        let cursor = params.contains_key("cursor");
+        let unknown_cursor = || Fault::new(INVALID_PARAMS, "unknown cursor");
+        // Of these we list everything on one page, so no cursor is one of ours.
+        let cursor = params.get("cursor");
         Ok(match (era, method) {
-            (_, "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list")
-                if cursor =>
-            {
-                return Err(Fault::new(INVALID_PARAMS, "unknown cursor"));
+            (_, "tools/list" | "prompts/list" | "resources/templates/list") if cursor.is_some() => {
+                return Err(unknown_cursor());
             }
             (_, "tools/list") => json!({ "tools": tools::list(&self.world) }),
             (_, "prompts/list") => json!({ "prompts": prompts::list(&self.world) }),
-            (_, "resources/list") => json!({ "resources": resources::list() }),
+            (_, "resources/list") => resources::page(cursor).ok_or_else(unknown_cursor)?,
             (_, "resources/templates/list") => {
                 json!({ "resourceTemplates": resources::templates() })
             }

@@ -17,5 +17,6 @@ mod support;
 
 mod peers;
 mod edges;
+mod matrix;
 mod tls;
 mod crowd;

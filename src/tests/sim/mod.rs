@@ -29,7 +29,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::admission::entrance::{Entrance, Protocol};
-use crate::admission::origin::Policy;
 use crate::shard::event::Event;
 use crate::shard::settings::Settings;
 use crate::telemetry::log::Format;
@@ -140,15 +139,12 @@ fn catalog(random: &mut Random, faults: Faults) -> Catalog {
 fn settings(catalog: Catalog, log: Option<Format>, base: Instant) -> Arc<Settings> {
     Arc::new(Settings {
         catalog,
-        origins: Policy::default(),
         entrances: entrances(),
-        clients_max: usize::MAX,
         message_len_max: 4 * 1024 * 1024,
         session_idle_timeout: SESSION_IDLE,
-        ping_interval: crate::limits::PING_INTERVAL,
         log,
-        tls: None,
         epoch: (base, SystemTime::UNIX_EPOCH),
+        ..super::settings::settings(Vec::new())
     })
 }
 

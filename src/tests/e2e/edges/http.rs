@@ -198,18 +198,38 @@ impl Wire {
     /// The next event of a stream: its lines. None: the stream is complete.
     #[track_caller]
     pub(crate) fn event(&mut self) -> Option<Event> {
+        self.try_event().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same; an error says what is wrong with it.
+    pub(crate) fn try_event(&mut self) -> Result<Option<Event>, String> {
         loop {
             if let Some(at) = find(&self.events, b"\n\n") {
                 let text: Vec<u8> = self.events.drain(..at + 2).collect();
                 match Event::parse(&text) {
-                    Some(event) => return Some(event),
+                    Some(event) => return Ok(Some(event)),
                     None => continue,
                 }
             }
-            assert!(self.is_chunked, "not a stream");
-            let chunk = self.chunk().unwrap_or_else(|why| panic!("{why}"));
-            self.events.extend(chunk?);
+            if !self.is_chunked {
+                return Err("not a stream".to_owned());
+            }
+            let Some(chunk) = self.chunk()? else { return Ok(None) };
+            self.events.extend(chunk);
         }
+    }
+
+    /// Reads an answer; if it is a stream, gives every event in it away as it comes.
+    pub(crate) fn events(&mut self, mut give: impl FnMut(Event)) -> Result<Message, String> {
+        let mut answer = self.try_head()?;
+        if answer.get("content-type").starts_with("text/event-stream") {
+            while let Some(event) = self.try_event()? {
+                give(event);
+            }
+        } else {
+            answer.body = self.body(&answer)?;
+        }
+        Ok(answer)
     }
 
     /// The data of the next event that has some.
@@ -312,6 +332,11 @@ impl Message {
     /// The status of an answer.
     pub(crate) fn status(&self) -> u16 {
         self.start.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether the body is a message by itself.
+    pub(crate) fn is_json(&self) -> bool {
+        self.get("content-type").starts_with("application/json")
     }
 
     /// The body as text.

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -74,6 +74,16 @@ impl Talk {
         to.write_all(bytes).and_then(|()| to.flush()).is_ok()
     }
 
+    /// The next line; none: the other end has closed.
+    #[track_caller]
+    pub(crate) fn line(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("nothing came"),
+        }
+    }
+
     /// The next message.
     #[track_caller]
     pub(crate) fn hear(&self) -> Value {
@@ -115,8 +125,8 @@ impl Talk {
     pub(crate) fn closed(&self) {
         until("the end", || match self.lines.recv_timeout(Duration::from_millis(10)) {
             Ok(line) => panic!("not the end: {line}"),
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Some(()),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(()),
+            Err(RecvTimeoutError::Timeout) => None,
         });
     }
 

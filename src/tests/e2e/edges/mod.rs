@@ -1,10 +1,10 @@
 //! The edges of the gateway: what hostile, broken, slow and dying peers meet.
 
-mod http;
-mod lines;
+pub(crate) mod http;
+pub(crate) mod lines;
 mod recorder;
-mod rig;
-mod ws;
+pub(crate) mod rig;
+pub(crate) mod ws;
 
 mod statuses;
 mod smuggling;
@@ -21,6 +21,7 @@ mod slow;
 mod tcp;
 mod websocket;
 mod websocket_servers;
+mod threats;
 mod envelope;
 mod federation;
 mod unix;

@@ -251,52 +251,73 @@ fn what_has_no_stream_is_no_server() {
 }
 
 /// A server on the Python SDK.
-fn python(port: u16) -> Process {
+fn python(transport: &str, port: u16) -> Process {
     let mut command = Command::new(peer("py1/bin/python"));
-    command.arg(root().join("src/tests/peers/sse_server.py")).arg(port.to_string());
+    command.arg(root().join("src/tests/peers/py1_server.py")).args([transport, &port.to_string()]);
     let process = Process::start(&mut command);
     until("it listens", || TcpStream::connect(("127.0.0.1", port)).ok());
     process
 }
 
 #[test]
-fn a_python_server_is_used_killed_and_used_again() {
+fn a_python_server_by_sse_is_used_killed_and_used_again() {
     let port = free_port();
-    let process = python(port);
+    let process = python("sse", port);
+    let config =
+        |more: &str| format!("[servers.old]\nurl = \"http://127.0.0.1:{port}/sse\"\n{more}\n");
     for more in [SSE, SHARED, AUTO] {
-        let url = format!("[servers.old]\nurl = \"http://127.0.0.1:{port}/sse\"\n{more}\n");
-        let rig = Rig::new(&url);
-        let mut session = rig.open("old");
-        let large = "ünïcödé ".repeat(100_000);
-        assert_eq!(session.text("echo", &json!({ "text": large })), large);
-        let mut body: Value =
-            serde_json::from_str(&call("progress", &json!({"steps": 3}))).unwrap();
-        body["params"]["_meta"] = json!({"progressToken": 5});
-        let answer = session.post(body.to_string());
-        assert_eq!(answer.text().matches("notifications/progress").count(), 3, "{}", answer.text());
-        let mut wire = rig.wire();
-        wire.send(session.request(call("ask", &json!({"message": "Who?"}))).bytes());
-        assert_eq!(wire.head().status(), 200);
-        let question: Value = serde_json::from_str(&wire.data().unwrap()).unwrap();
-        let reply = json!({
-            "jsonrpc": "2.0", "id": question["id"],
-            "result": {"action": "accept", "content": {"name": "Ada"}},
-        });
-        assert_eq!(session.post(reply.to_string()).status(), 202);
-        assert!(wire.data().unwrap().contains("The user is Ada."));
-        rig.check();
+        is_used(&config(more));
     }
-    let rig = Rig::new(&format!("[servers.old]\nurl = \"http://127.0.0.1:{port}/sse\"\n{SSE}\n"));
+    // The stream from the server is in flight as well.
+    is_killed("sse", (process, port), &config(SSE), 2);
+}
+
+#[test]
+fn a_python_server_by_websocket_is_used_killed_and_used_again() {
+    let port = free_port();
+    let process = python("websocket", port);
+    let config = |more: &str| format!("[servers.old]\nurl = \"ws://127.0.0.1:{port}/\"\n{more}\n");
+    for more in ["", "isolation = \"shared\""] {
+        is_used(&config(more));
+    }
+    is_killed("websocket", (process, port), &config(""), 1);
+}
+
+fn is_used(config: &str) {
+    let rig = Rig::new(config);
+    let mut session = rig.open("old");
+    let large = "ünïcödé ".repeat(100_000);
+    assert_eq!(session.text("echo", &json!({ "text": large })), large);
+    let mut body: Value = serde_json::from_str(&call("progress", &json!({"steps": 3}))).unwrap();
+    body["params"]["_meta"] = json!({"progressToken": 5});
+    let answer = session.post(body.to_string());
+    assert_eq!(answer.text().matches("notifications/progress").count(), 3, "{}", answer.text());
+    let mut wire = rig.wire();
+    wire.send(session.request(call("ask", &json!({"message": "Who?"}))).bytes());
+    assert_eq!(wire.head().status(), 200);
+    let question: Value = serde_json::from_str(&wire.data().unwrap()).unwrap();
+    let reply = json!({
+        "jsonrpc": "2.0", "id": question["id"],
+        "result": {"action": "accept", "content": {"name": "Ada"}},
+    });
+    assert_eq!(session.post(reply.to_string()).status(), 202);
+    assert!(wire.data().unwrap().contains("The user is Ada."));
+    rig.check();
+}
+
+/// Kills it with `in_flight` exchanges.
+fn is_killed(transport: &str, (process, port): (Process, u16), config: &str, in_flight: u64) {
+    let rig = Rig::new(config);
     let mut session = rig.open("old");
     let mut wire = rig.wire();
     wire.send(session.request(call("sleep", &json!({"ms": 60_000}))).bytes());
-    rig.until_metric("mcp_exchanges_in_flight ", 2);
+    rig.until_metric("mcp_exchanges_in_flight ", in_flight);
     process.signal(Signal::KILL);
     let answer = wire.answer().json();
     assert_eq!(answer["error"]["data"]["gateway"], "server_died");
     drop(process);
     assert_eq!(reason(&mut session, "echo"), "server_unreachable");
-    let _process = python(port);
+    let _process = python(transport, port);
     until("it is back", || {
         let answer = session.call("echo", &json!({"text": "back"}));
         (answer["result"]["content"][0]["text"] == "back").then_some(())

@@ -1,6 +1,7 @@
 //! A gateway with a configuration file, and the shortest way to talk to it.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,14 +101,11 @@ impl Rig {
 
     /// The page of metrics.
     pub(crate) fn metrics(&self) -> String {
-        let mut wire = Wire::connect(self.gateway.admin);
-        wire.ask(&Request::new("GET", "/metrics")).text().to_owned()
+        metrics(self.gateway.admin)
     }
 
     pub(crate) fn metric(&self, name: &str) -> u64 {
-        let page = self.metrics();
-        let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        value.unwrap_or_else(|| panic!("no {name} in {page}"))
+        metric(self.gateway.admin, name)
     }
 
     /// Waits until a metric has a value.
@@ -135,6 +133,17 @@ impl Rig {
     pub(crate) fn check(&self) {
         assert_eq!(self.metric("mcp_faults_total "), 0);
     }
+}
+
+fn metrics(admin: SocketAddr) -> String {
+    Wire::connect(admin).ask(&Request::new("GET", "/metrics")).text().to_owned()
+}
+
+/// A metric of the gateway with that admin listener.
+pub(crate) fn metric(admin: SocketAddr, name: &str) -> u64 {
+    let page = metrics(admin);
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("no {name} in {page}"))
 }
 
 /// A session on a connection of its own.

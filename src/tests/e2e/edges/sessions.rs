@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::http::{Request, Wire};
 use super::recorder::Recorder;
 use super::rig::{Dir, META, Rig, Session, call, demo, http, initialize, modern_call, script};
+use super::ws::{self, Socket};
 use crate::support::until;
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":5,"method":"ping"}"#;
@@ -183,6 +185,41 @@ fn a_client_can_cancel_its_own_request() {
             rig.until_metric("mcp_exchanges_in_flight ", 0);
         }
     }
+}
+
+/// A gateway with a WebSocket session at another one, and that.
+fn by_http() -> (Rig, Rig, Socket) {
+    let near = Rig::new(&demo());
+    let rig = Rig::new(&http("near", &near.gateway.url()));
+    let mut socket = Socket::open(rig.gateway.addr, "/mcp");
+    socket.initialize();
+    let mut request = ws::call(&json!(1), "progress", &json!({"steps": 2, "interval": 600_000}));
+    request["params"]["_meta"] = json!({"progressToken": 1});
+    socket.send(request.to_string());
+    assert_eq!(socket.message()["method"], "notifications/progress");
+    (rig, near, socket)
+}
+
+#[test]
+fn what_is_cancelled_at_an_http_server_is_never_answered() {
+    let (rig, near, mut socket) = by_http();
+    socket.send(cancel(1));
+    near.until_metric("mcp_exchanges_cancelled_total ", 1);
+    rig.until_metric("mcp_exchanges_cancelled_total ", 1);
+    let echo = ws::call(&json!(2), "echo", &json!({"text": "next"}));
+    assert_eq!(socket.ask(&echo)["id"], 2);
+    assert_eq!(socket.notes, Vec::<Value>::new());
+    rig.check();
+}
+
+/// That it cannot be reached now does not say that it has not begun.
+#[test]
+fn an_http_server_that_had_the_request_has_died() {
+    let (rig, near, mut socket) = by_http();
+    near.gateway.process.signal(Signal::KILL);
+    let answer = socket.answer(&json!(1));
+    assert_eq!(answer["error"]["data"]["gateway"], "server_died", "{answer}");
+    rig.check();
 }
 
 #[test]

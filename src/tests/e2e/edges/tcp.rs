@@ -398,3 +398,84 @@ done
     }
     rig.check();
 }
+
+#[test]
+fn equal_ids_of_different_connections_never_meet() {
+    for isolation in ["session", "shared"] {
+        let (rig, port) = rig(&format!("{}isolation = \"{isolation}\"\n", demo()));
+        let mut links: Vec<Link> =
+            (0..8).map(|number| Link::open(port, BOTH[number % 2])).collect();
+        for round in 0..20 {
+            let text = |number: usize| format!("{round} of {number}");
+            for (number, link) in links.iter_mut().enumerate() {
+                link.request(&call("echo", &json!({ "text": text(number) })));
+                // An answer to a question that nobody asked, under an id that others have.
+                link.request(r#"{"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#);
+            }
+            for (number, link) in links.iter_mut().enumerate() {
+                let answer: Value = serde_json::from_str(&link.response()).unwrap();
+                assert_eq!(answer["id"], 7);
+                assert_eq!(answer["result"]["content"][0]["text"], text(number), "{answer}");
+            }
+        }
+        rig.check();
+    }
+}
+
+#[test]
+fn a_flood_of_signs_of_life_hinders_nobody() {
+    let (rig, port) = rig(&demo());
+    let mut other = Link::open(port, Dialect::Short);
+    let before = rig.rss();
+    let mut link = Link::open(port, Dialect::Short);
+    link.stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let flood = frame(Dialect::Short, 4, "").repeat(20_000);
+    for _ in 0..40 {
+        // It does not read what is said to each: at some time it is not listened to.
+        let _paused = link.stream.write_all(&flood);
+        assert!(other.ask(LIST)["result"].is_object());
+    }
+    let grown = rig.rss().saturating_sub(before);
+    assert!(grown < 64 << 20, "grown by {grown}");
+    rig.check();
+}
+
+#[test]
+fn who_does_not_read_is_bounded_and_hinders_nobody() {
+    let (rig, port) = rig(&demo());
+    let mut other = Link::open(port, Dialect::Long);
+    let before = rig.rss();
+    let mut slow: Vec<Link> = (0..6).map(|_| Link::open(port, Dialect::Short)).collect();
+    for link in &mut slow {
+        link.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        for _ in 0..64 {
+            let large = frame(Dialect::Short, 1, &call("large", &json!({"bytes": 1 << 20})));
+            // It may be paused or dropped before it has said everything.
+            let _paused = link.stream.write_all(&large);
+        }
+    }
+    for _ in 0..40 {
+        assert!(other.ask(LIST)["result"].is_object());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let grown = rig.rss().saturating_sub(before);
+    assert!(grown < 6 * (18 << 20) + (32 << 20), "grown by {grown}");
+    drop(slow);
+    rig.until_metric("mcp_connections_open ", 1);
+    assert!(other.ask(LIST)["result"].is_object());
+    rig.check();
+}
+
+/// A header that is not complete, a frame that is not, and nothing at all before the negotiation.
+#[test]
+fn who_does_not_finish_is_closed() {
+    let (rig, port) = rig(&demo());
+    let mut links: Vec<Link> = (0..3).map(|_| Link::new(port, Dialect::Short)).collect();
+    links[1].write(b"MCPB\0\x01\0");
+    links[2].write(&frame(Dialect::Short, 6, OFFER)[..20]);
+    for link in &mut links {
+        link.is_closed();
+    }
+    rig.until_metric("mcp_connections_open ", 0);
+    rig.check();
+}

@@ -11,7 +11,7 @@ use wire::ws::{DeflateParams, Deflater, MessageKind, Role, write_message};
 use super::http::{Request, Wire};
 use super::rig::{Dir, META, Rig, demo, http, script};
 use super::ws::{Came, Socket, call, handshake};
-use crate::support::HttpServer;
+use crate::support::{HttpServer, PATIENCE};
 
 /// A gateway with a WebSocket entrance, and its address.
 pub(super) fn rig_ws(config: &str) -> (Rig, SocketAddr) {
@@ -358,11 +358,8 @@ fn who_does_not_read_is_bounded_and_hinders_nobody() {
         socket.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         socket.raw(pings);
     }
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(3) {
-        let before = Instant::now();
+    for _ in 0..60 {
         assert_eq!(fast.text(&json!(1), "echo", &json!({"text": "x"})), "x");
-        assert!(before.elapsed() < Duration::from_secs(2));
         sleep(Duration::from_millis(50));
     }
     let grown = rig.rss().saturating_sub(before);
@@ -412,7 +409,8 @@ fn who_does_not_answer_pings_is_dropped() {
 
 #[test]
 fn a_drain_says_goodbye_after_the_last_answer() {
-    let (rig, ws) = rig_ws(&format!("{}[shutdown]\ndrain_timeout = \"60s\"\n", demo()));
+    // Longer than anything here waits: the end comes because there is nothing to wait for.
+    let (mut rig, ws) = rig_ws(&format!("{}[shutdown]\ndrain_timeout = \"1h\"\n", demo()));
     let mut idle = Socket::open(ws, "/");
     let mut session = Socket::open(ws, "/");
     session.initialize();
@@ -426,7 +424,6 @@ fn a_drain_says_goodbye_after_the_last_answer() {
     listening.send(listen.to_string());
     assert_eq!(listening.message()["method"], "notifications/subscriptions/acknowledged");
     rig.until_metric("mcp_exchanges_in_flight ", 2);
-    let start = Instant::now();
     rig.gateway.process.signal(Signal::TERM);
     assert_eq!(idle.end(), Some(1001));
     assert_eq!(listening.end(), Some(1001));
@@ -437,7 +434,7 @@ fn a_drain_says_goodbye_after_the_last_answer() {
     assert_eq!(late["error"]["data"]["gateway"], "draining");
     assert_eq!(busy.answer(&json!(1))["result"]["content"][0]["text"], "Slept 3000 ms.");
     assert_eq!(busy.end(), Some(1001));
-    assert!(start.elapsed() < Duration::from_secs(40));
+    assert!(rig.gateway.process.end(PATIENCE).success());
 }
 
 /// A server in shell that dies when it is called.

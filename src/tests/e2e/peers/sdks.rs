@@ -83,6 +83,12 @@ fn clients_by_websocket_use_a_legacy_child_process() {
 }
 
 #[test]
+fn clients_by_websocket_use_servers_of_the_other_transports() {
+    check(everything_over_sse, Server::Everything, &SOCKETS);
+    check(Pair::fixture_over_websocket, Server::Fixture, &SOCKETS);
+}
+
+#[test]
 fn clients_use_a_server_by_websocket() {
     let clients = [(Sdk::TypeScript1, Legacy), (Sdk::TypeScript2, Modern), (Sdk::Python2, Auto)];
     check(Pair::fixture_over_websocket, Server::Fixture, &clients);
@@ -162,6 +168,12 @@ fn clients_of_http_and_sse_use_child_processes() {
 #[test]
 fn clients_of_http_and_sse_use_an_http_server() {
     check_sse(fixture_over_http, Server::Fixture);
+}
+
+#[test]
+fn clients_of_http_and_sse_use_servers_of_the_other_transports() {
+    check_sse(everything_over_sse, Server::Everything);
+    check_sse(Pair::fixture_over_websocket, Server::Fixture);
 }
 
 fn check_sse(start: impl Fn() -> Pair, server: Server) {

@@ -1,15 +1,18 @@
-"""An HTTP+SSE server on the Python SDK 1.x, for the gateway to stand before.
+"""A server on the Python SDK 1.x by HTTP+SSE or WebSocket, for the gateway to stand before.
 
-    .peers/py1/bin/python sse_server.py PORT
+    .peers/py1/bin/python py1_server.py sse|websocket PORT
 """
 
 import asyncio
 import sys
 
+import uvicorn
 from mcp.server.fastmcp import Context, FastMCP
+from mcp.server.websocket import websocket_server
 from pydantic import BaseModel
 
-server = FastMCP("py-sse", host="127.0.0.1", port=int(sys.argv[1]))
+transport, port = sys.argv[1], int(sys.argv[2])
+server = FastMCP("py1", host="127.0.0.1", port=port)
 
 
 class Name(BaseModel):
@@ -44,4 +47,14 @@ async def sleep(ms: int) -> str:
     return "slept"
 
 
-server.run(transport="sse")
+async def by_websocket(scope, receive, send):
+    """Serves one connection."""
+    inner = server._mcp_server
+    async with websocket_server(scope, receive, send) as (read, write):
+        await inner.run(read, write, inner.create_initialization_options())
+
+
+if transport == "websocket":
+    uvicorn.run(by_websocket, host="127.0.0.1", port=port, lifespan="off")
+else:
+    server.run(transport="sse")
