@@ -337,7 +337,7 @@ impl Shard {
         if let Some(session) = session {
             match kind {
                 Kind::Initialize => self.session_end(session, "not initialized", now),
-                Kind::Handshake | Kind::Setup => self.revive_failed(session, now),
+                Kind::Handshake | Kind::Setup => self.revive_failed(session, refusal, now),
                 _ => {}
             }
         }

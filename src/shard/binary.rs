@@ -346,6 +346,6 @@ fn derived_namespace(bytes: &[u8], message: &Envelope) -> Vec<u8> {
 }
 
 /// What the gateway says to a server on behalf of a client that does not say it.
-const INITIALIZE: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":\
+pub(super) const INITIALIZE: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":\
 {\"protocolVersion\":\"2025-11-25\",\"capabilities\":{},\
 \"clientInfo\":{\"name\":\"mcp-gateway\",\"version\":\"0.1.0\"}}}";

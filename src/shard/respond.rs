@@ -438,7 +438,9 @@ impl Shard {
                     session.revision = agreed.min(Revision::NEWEST_LEGACY);
                 }
                 match error {
-                    Some(_) if kind == Kind::Handshake => self.revive_failed(session, now),
+                    Some(_) if kind == Kind::Handshake => {
+                        self.revive_failed(session, Refusal::BadServer, now);
+                    }
                     _ => self.revive_next(session, now),
                 }
             }
