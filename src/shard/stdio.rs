@@ -332,9 +332,11 @@ impl Shard {
             }
             let is_read = match exchange.reply {
                 Reply::Nobody => continue,
-                Reply::Pending(_) | Reply::Relaying(_) | Reply::Events(_) | Reply::Channel(_) => {
-                    true
-                }
+                Reply::Pending(_)
+                | Reply::Whole(_)
+                | Reply::Relaying(_)
+                | Reply::Events(_)
+                | Reply::Channel(_) => true,
                 Reply::Stream(number) => {
                     session.replay.get(number).is_some_and(|stream| stream.client.is_some())
                 }

@@ -6,7 +6,7 @@ use super::rig::{call, demo, initialize};
 use super::websocket::rig_ws;
 use super::ws::Socket;
 
-fn envelope(id: &Value, namespace: &str, payload: &str) -> String {
+pub(super) fn envelope(id: &Value, namespace: &str, payload: &str) -> String {
     format!(
         r#"{{"id":{id},"timestamp":"2025-01-01T00:00:00Z","source":"t","target_namespace":"{namespace}","mcp_payload":{payload}}}"#
     )

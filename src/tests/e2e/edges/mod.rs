@@ -22,5 +22,6 @@ mod tcp;
 mod websocket;
 mod websocket_servers;
 mod envelope;
+mod envelope_http;
 mod unix;
 mod stdio;
