@@ -20,9 +20,9 @@ const HANDSHAKE: &str = "GET /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websoc
 
 const KEY: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
-struct World {
+pub(super) struct World {
     shard: Shard,
-    now: Instant,
+    pub(super) now: Instant,
     conn: ConnId,
     actions: Vec<Action>,
 }
@@ -30,6 +30,11 @@ struct World {
 impl World {
     /// A shard of two, and a client of the server of this isolation, which lives at shard 0.
     fn new(isolation: Isolation, id: u16) -> Self {
+        Self::entering(Protocol::Http, isolation, id)
+    }
+
+    /// The same for a client that speaks this.
+    pub(super) fn entering(protocol: Protocol, isolation: Isolation, id: u16) -> Self {
         let now = Instant::now();
         let command = Command {
             program: "x".to_owned(),
@@ -45,7 +50,7 @@ impl World {
         let settings = Arc::new(Settings {
             catalog: Catalog::new(vec![server]),
             origins: Policy::new(&[], Vec::new(), Vec::new()),
-            entrances: vec![Entrance::of(Protocol::Http)],
+            entrances: vec![Entrance::of(protocol)],
             clients_max: usize::MAX,
             message_len_max: limits::MESSAGE_LEN,
             session_idle_timeout: limits::SESSION_IDLE_TIMEOUT,
@@ -69,14 +74,14 @@ impl World {
         self.actions.extend(std::iter::from_fn(|| self.shard.poll()));
     }
 
-    fn receive(&mut self, bytes: &[u8]) {
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
         for part in bytes.chunks(limits::RECV_LEN) {
             self.handle(Event::Received { conn: self.conn, bytes: &mut part.to_vec() });
         }
     }
 
     /// Lets time pass, and the shard wake when it wants to.
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
             let next = self.actions.iter().rev().find_map(|action| match action {
@@ -96,7 +101,7 @@ impl World {
     }
 
     /// Sends everything.
-    fn sent(&mut self) -> Vec<u8> {
+    pub(super) fn sent(&mut self) -> Vec<u8> {
         let Some(output) = self.shard.output(self.conn) else { return Vec::new() };
         let bytes: Vec<u8> = output.take().into_iter().flatten().collect();
         self.handle(Event::Sent { conn: self.conn });
@@ -108,7 +113,7 @@ impl World {
         assert!(self.sent().starts_with(b"HTTP/1.1 101 "));
     }
 
-    fn closed(&self) -> bool {
+    pub(super) fn closed(&self) -> bool {
         self.actions.iter().any(|action| matches!(action, Action::Close { .. }))
     }
 }

@@ -19,6 +19,7 @@ mod shards;
 mod logs;
 mod slow;
 mod tcp;
+mod tcp_bytes;
 mod websocket;
 mod websocket_servers;
 mod envelope;
