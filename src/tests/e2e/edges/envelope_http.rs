@@ -193,6 +193,30 @@ fn the_gateway_says_initialize_once_for_each_token_and_server() {
     rig.check();
 }
 
+/// Whatever shard its token belongs to, a call goes to the shard that has the process.
+#[test]
+fn one_process_serves_all_tokens_if_it_is_for_all() {
+    for isolation in ["servers.a", "servers.b"] {
+        let other = |name: &str| shared().replace("servers.demo", name);
+        let (first, second) = match isolation {
+            "servers.a" => (other("servers.a"), demo().replace("servers.demo", "servers.b")),
+            _ => (demo().replace("servers.demo", "servers.a"), other("servers.b")),
+        };
+        let rig = Rig::new(&(first + &second));
+        let namespace = isolation.strip_prefix("servers.").unwrap();
+        let mut wire = rig.wire();
+        for number in 0..8 {
+            let text = format!("number {number}");
+            let body = envelope(&json!(1), namespace, &echo(&text));
+            let answer = wire.ask(&request("/api/v1/mcp", &format!("token-{number}"), body));
+            assert_eq!(answer.json()["result"]["content"][0]["text"], text);
+        }
+        assert_eq!(rig.metric("mcp_processes_running "), 1);
+        drop(wire);
+        is_released(&rig);
+    }
+}
+
 #[test]
 fn answers_come_on_the_event_stream_of_the_token() {
     for servers in [demo(), shared()] {
