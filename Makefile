@@ -22,7 +22,7 @@ ci:             # what the machines run
 conformance:    # the official suite, against a server alone and through the gateway
 	.ci/test conformance
 
-autobahn:       # the WebSocket suite, against our codec; half an hour
+autobahn:       # the WebSocket suite, against both ends of our codec; an hour
 	.ci/autobahn
 
 bench:          # the codecs; compares with the last run

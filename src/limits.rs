@@ -66,6 +66,11 @@ pub const SESSION_INITIALIZE_LEN_MAX: usize = 256 * 1024;
 /// Bytes of a JSON-RPC id or a progress token.
 pub const ID_LEN_MAX: usize = 1024;
 
+/// Bytes of a bearer token.
+pub const TOKEN_LEN_MAX: usize = 4096;
+/// Event streams of the predecessor's kind that one token has.
+pub const TOKEN_STREAMS_MAX: usize = 16;
+
 /// Events one session keeps for resumption, and their bytes.
 pub const REPLAY_EVENTS_MAX: usize = 512;
 /// See [`REPLAY_EVENTS_MAX`]. One event of any allowed size is always kept.

@@ -30,6 +30,12 @@ pub enum Refusal {
     NotGet,
     /// The same, where there is only POST.
     NotPost,
+    /// There is no bearer token where the predecessor wants one.
+    Unauthorized,
+    /// No event stream of the predecessor's kind has this token.
+    NoStream,
+    /// Several have it.
+    SeveralStreams,
     /// The body is not `application/json`.
     ContentType,
     /// The body is compressed.
@@ -123,13 +129,18 @@ impl Refusal {
             | Self::LegacyServer
             | Self::Name
             | Self::Cursor => 400,
+            Self::Unauthorized => 401,
             Self::Host | Self::Origin => 403,
-            Self::Path | Self::Server | Self::UnknownSession | Self::Resource | Self::NotUnited => {
-                404
-            }
+            Self::Path
+            | Self::Server
+            | Self::UnknownSession
+            | Self::NoStream
+            | Self::Resource
+            | Self::NotUnited => 404,
             Self::Method | Self::NotGet | Self::NotPost => 405,
             Self::Accept | Self::AcceptEvents => 406,
             Self::TooSlow => 408,
+            Self::SeveralStreams => 409,
             Self::TooLarge => 413,
             Self::ContentType | Self::ContentEncoding => 415,
             Self::Guesses => 429,
@@ -172,6 +183,9 @@ impl Refusal {
             Self::Path => "no_such_path",
             Self::Server => "no_such_server",
             Self::Method | Self::NotGet | Self::NotPost => "bad_method",
+            Self::Unauthorized => "no_token",
+            Self::NoStream => "no_stream",
+            Self::SeveralStreams => "several_streams",
             Self::ContentType => "bad_content_type",
             Self::ContentEncoding => "bad_content_encoding",
             Self::Accept | Self::AcceptEvents => "bad_accept",
@@ -223,6 +237,11 @@ impl Refusal {
                 "Use GET; messages are sent to the address that the stream names first."
             }
             Self::NotPost => "Use POST.",
+            Self::Unauthorized => "Send Authorization: Bearer and a token.",
+            Self::NoStream => "There is no event stream with this token; GET /events opens one.",
+            Self::SeveralStreams => {
+                "Several event streams have this token; send the Mcp-Session-Id of one of them."
+            }
             Self::ContentType => "Send Content-Type: application/json.",
             Self::ContentEncoding => "Send the body without Content-Encoding.",
             Self::Accept => "Send Accept: application/json, text/event-stream.",
@@ -272,6 +291,28 @@ impl Refusal {
         matches!(self, Self::Full | Self::Draining | Self::Unreachable | Self::Guesses)
     }
 
+    fn text(self) -> String {
+        match self {
+            Self::Head(error) => error.to_string(),
+            Self::Handshake(error) => error.to_string(),
+            Self::Rpc(error) => error.to_string(),
+            other => other.sentence().to_owned(),
+        }
+    }
+
+    /// Appends what the predecessor says instead: an object with a sentence, its own if it has
+    /// one.
+    fn write_plain_error(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Unauthorized => write_plain_error(out, "unauthorized"),
+            Self::Method | Self::NotGet | Self::NotPost => {
+                write_plain_error(out, "method not allowed");
+            }
+            Self::NoStream => write_plain_error(out, "stream not found"),
+            other => write_plain_error(out, &other.text()),
+        }
+    }
+
     /// Appends the JSON-RPC error response. `id` is raw JSON; `requested` is the version that was
     /// asked for, if that is what is wrong.
     pub fn write_error(self, out: &mut Vec<u8>, id: &[u8], requested: Option<&[u8]>) {
@@ -280,13 +321,7 @@ impl Refusal {
         out.extend_from_slice(b",\"error\":{\"code\":");
         out.extend_from_slice(self.code().to_string().as_bytes());
         out.extend_from_slice(b",\"message\":");
-        let text = match self {
-            Self::Head(error) => error.to_string(),
-            Self::Handshake(error) => error.to_string(),
-            Self::Rpc(error) => error.to_string(),
-            other => other.sentence().to_owned(),
-        };
-        wire::json::write_string(out, &text);
+        wire::json::write_string(out, &self.text());
         out.extend_from_slice(b",\"data\":{\"gateway\":\"");
         out.extend_from_slice(self.label().as_bytes());
         out.push(b'"');
@@ -300,7 +335,11 @@ impl Refusal {
     /// Appends a whole HTTP response that says so.
     pub fn write_response(self, out: &mut Vec<u8>, answer: Answer<'_>) {
         let mut body = Vec::with_capacity(256);
-        self.write_error(&mut body, answer.id, answer.requested);
+        if answer.is_plain {
+            self.write_plain_error(&mut body);
+        } else {
+            self.write_error(&mut body, answer.id, answer.requested);
+        }
         write_status_line(out, self.status());
         write_header(out, "content-type", b"application/json");
         let fields: &[_] = match self {
@@ -308,6 +347,7 @@ impl Refusal {
             Self::Method => &[("allow", "GET, POST, DELETE")],
             Self::NotGet => &[("allow", "GET")],
             Self::NotPost => &[("allow", "POST")],
+            Self::Unauthorized => &[("www-authenticate", "Bearer")],
             _ => &[],
         };
         for (name, value) in fields {
@@ -332,6 +372,13 @@ impl Refusal {
     }
 }
 
+/// Appends an error as the predecessor has it.
+pub fn write_plain_error(out: &mut Vec<u8>, words: &str) {
+    out.extend_from_slice(b"{\"error\":");
+    wire::json::write_string(out, words);
+    out.push(b'}');
+}
+
 /// Lets a browser page of an admitted origin read the response (Fetch standard, section 3.2).
 pub fn write_cors(out: &mut Vec<u8>, origin: Option<&[u8]>) {
     let Some(origin) = origin else { return };
@@ -349,6 +396,8 @@ pub struct Answer<'a> {
     pub origin: Option<&'a [u8]>,
     /// The version asked for, if that is what is wrong.
     pub requested: Option<&'a [u8]>,
+    /// Whether it is written as the predecessor does, and not as a JSON-RPC message.
+    pub is_plain: bool,
     /// Whether the connection stays open.
     pub keep_alive: bool,
     /// Whether it answers HEAD, which never has a body (RFC 9110, section 9.3.2).

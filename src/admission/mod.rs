@@ -1,5 +1,6 @@
 //! May this request enter at all?
 
+pub mod bearer;
 pub mod entrance;
 pub mod media;
 pub mod mirror;

@@ -63,6 +63,8 @@ pub enum Reply {
     Pending(ConnId),
     /// The head of the response was sent; the body follows as it comes from the server.
     Relaying(ConnId),
+    /// The same, and nothing but the answer may be sent to it.
+    Whole(ConnId),
     /// The client gets an event stream that belongs to no session (2026-07-28).
     Events(ConnId),
     /// The answer is an event of this stream of the session.
@@ -78,6 +80,7 @@ impl Reply {
     pub fn client(self) -> Option<ConnId> {
         match self {
             Self::Pending(conn)
+            | Self::Whole(conn)
             | Self::Relaying(conn)
             | Self::Events(conn)
             | Self::Channel(conn) => Some(conn),

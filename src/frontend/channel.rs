@@ -74,16 +74,28 @@ pub enum Writer {
     Events {
         /// Whether the body is chunked; otherwise it ends with the connection.
         is_chunked: bool,
+        /// What an event is.
+        form: EventForm,
     },
     /// Frames of the binary protocol, version 1, which has answers and nothing else.
     Binary(Dialect, Stage),
+}
+
+/// What an event of a channel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventForm {
+    /// Any message, in an event of the type `message` (HTTP+SSE).
+    Named,
+    /// An answer, in an event without a type (the predecessor).
+    Bare,
 }
 
 impl Writer {
     /// Whether the client can name a server with each message.
     pub fn has_namespaces(&self) -> bool {
         match self {
-            Self::Lines | Self::Frames(_) | Self::Events { .. } => false,
+            Self::Lines | Self::Frames(_) => false,
+            Self::Events { form, .. } => *form == EventForm::Bare,
             Self::Binary(..) => true,
         }
     }
@@ -91,7 +103,8 @@ impl Writer {
     /// Whether the client can be told what it has not asked for.
     pub fn has_events(&self) -> bool {
         match self {
-            Self::Lines | Self::Frames(_) | Self::Events { .. } => true,
+            Self::Lines | Self::Frames(_) => true,
+            Self::Events { form, .. } => *form == EventForm::Named,
             Self::Binary(..) => false,
         }
     }

@@ -30,6 +30,8 @@ pub struct Client {
     pub busy: Busy,
     /// How the current response is framed.
     pub framing: Framing,
+    /// What the current request may be answered.
+    pub form: Form,
     /// The admitted `Origin` of the current request.
     pub origin: Option<Box<[u8]>>,
     /// Since when it waits for the rest of a request, or for the next one.
@@ -83,6 +85,17 @@ pub enum Busy {
     Tunnel(ShardId),
 }
 
+/// What a request may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Whatever Streamable HTTP has: a message, or an event stream with messages.
+    Any,
+    /// The predecessor's: one message whatever happens, and 200 for every answer of a server.
+    Whole,
+    /// The predecessor's as well: nothing; refusals are an object with a sentence.
+    Words,
+}
+
 /// How the current response is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framing {
@@ -109,6 +122,7 @@ impl Client {
             gathered: 0,
             busy: Busy::No,
             framing: Framing { chunked: false, can_chunk: true, keep_alive: true, is_head: false },
+            form: Form::Any,
             origin: None,
             waits_since: now,
             in_request: false,
@@ -125,4 +139,13 @@ impl Client {
         let chunked = self.chunked.as_ref().map_or(0, |chunked| chunked.body.len());
         self.inbox.len() + chunked
     }
+}
+
+/// Path and query of a request target, which may be a whole URL (RFC 9112 §3.2.2).
+pub fn path_of(target: &str) -> (&str, &str) {
+    let path = match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+        None => target,
+    };
+    path.split_once('?').unwrap_or((path, ""))
 }

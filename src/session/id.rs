@@ -54,8 +54,8 @@ impl SessionId {
     }
 }
 
-/// FNV-1a, reduced to the number of shards.
-fn owner(text: &[u8], shards: u16) -> ShardId {
+/// The shard that has what is called so: FNV-1a, reduced to the number of shards.
+pub fn owner(text: &[u8], shards: u16) -> ShardId {
     let hash = text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -68,6 +68,7 @@ impl Shard {
                 });
                 self.client_done(conn, now);
             }
+            Reply::Whole(conn) => self.whole_answer(conn, parts, now),
             Reply::Events(conn) => {
                 let event = event_text(parts);
                 self.body_chunk(conn, &event);
@@ -88,6 +89,18 @@ impl Shard {
         }
         let outcome = error.map_or(Outcome::Answered(status), Outcome::Error);
         self.exchange_end(key, outcome, now);
+    }
+
+    /// The one message of a response, whatever it says.
+    pub(super) fn whole_answer(&mut self, conn: ConnId, parts: &[&[u8]], now: Instant) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        self.response_head(conn, (200, Some(JSON)), Body::Length(len as u64), None);
+        self.write(conn, |output| {
+            for part in parts {
+                output.push(part);
+            }
+        });
+        self.client_done(conn, now);
     }
 
     /// A message of the server on the way to an exchange's client, before the answer. It need not
@@ -244,6 +257,13 @@ impl Shard {
         self.write(conn, |output| head.write(output.tail()));
     }
 
+    /// Whether a client's response is an event stream: a comment may be put between its events.
+    pub(super) fn is_event_stream(content_type: Option<&[u8]>) -> bool {
+        content_type.is_some_and(|value| {
+            value.get(..EVENT_STREAM.len()).is_some_and(|v| v.eq_ignore_ascii_case(EVENT_STREAM))
+        })
+    }
+
     /// The head of an event stream.
     pub(super) fn events_head(&mut self, conn: ConnId, session: Option<&[u8]>) {
         self.response_head(conn, (200, Some(EVENT_STREAM)), Body::Chunked, session);
@@ -332,6 +352,7 @@ impl Shard {
         refusal.write_error(&mut text, &id, None);
         match reply {
             Reply::Pending(conn) => self.refuse(conn, refusal, &id, now),
+            Reply::Whole(conn) => self.whole_answer(conn, &[&text], now),
             Reply::Relaying(conn) => self.client_lost_silently(conn, now),
             Reply::Events(conn) => {
                 self.body_chunk(conn, &event_text(&[&text]));
@@ -353,7 +374,7 @@ impl Shard {
         if let Some(session) = session {
             match kind {
                 Kind::Initialize => self.session_end(session, "not initialized", now),
-                Kind::Handshake | Kind::Setup => self.revive_failed(session, now),
+                Kind::Handshake | Kind::Setup => self.revive_failed(session, refusal, now),
                 _ => {}
             }
         }
@@ -395,7 +416,13 @@ impl Shard {
     pub(super) fn notice_taken(&mut self, key: ExchangeId, now: Instant) {
         let conn = self.exchanges.get(key).and_then(|exchange| exchange.reply.client());
         self.exchange_end(key, Outcome::Answered(202), now);
-        let Some(conn) = conn else { return };
+        if let Some(conn) = conn {
+            self.accept_after_all(conn, now);
+        }
+    }
+
+    /// A client that waits for an answer gets none.
+    fn accept_after_all(&mut self, conn: ConnId, now: Instant) {
         if let Some(client) = self.client_mut(conn) {
             client.busy = Busy::No;
         }
@@ -431,6 +458,7 @@ impl Shard {
                 self.events_head(conn, None);
                 self.body_end(conn, now);
             }
+            (Reply::Whole(conn), _) => self.accept_after_all(conn, now),
             (Reply::Events(conn), _) => self.body_end(conn, now),
             (Reply::Relaying(conn), _) => self.client_lost_silently(conn, now),
             (Reply::Stream(number), Some(session)) => self.stream_answered(session, number, now),

@@ -194,12 +194,7 @@ impl Shard {
     /// A refusal in the predecessor's words.
     fn binary_refuses(&mut self, conn: ConnId, id: &[u8], words: &str, now: Instant) {
         self.counters.refused += 1;
-        let mut message = b"{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32603,\"message\":".to_vec();
-        wire::json::write_string(&mut message, words);
-        message.extend_from_slice(b"},\"id\":");
-        message.extend_from_slice(id);
-        message.push(b'}');
-        self.channel_answer(conn, &message, now);
+        self.channel_answer(conn, &error_in_words(id, words), now);
     }
 
     /// A message for the server that a namespace means.
@@ -210,26 +205,14 @@ impl Shard {
         (bytes, message): (&[u8], &Envelope),
         now: Instant,
     ) {
-        let namespace = namespace.filter(|namespace| !namespace.is_empty());
-        let is_named = namespace.is_some();
-        let namespace = namespace.unwrap_or_else(|| derived_namespace(bytes, message));
-        let namespace = String::from_utf8_lossy(&namespace).into_owned();
         let id = message.id.map_or(&b"null"[..], |id| id.get(bytes));
         let Some(default) = self.channel_mut(conn).map(|channel| channel.server) else { return };
-        let is_default = DEFAULT_NAMESPACES.contains(&&*namespace);
-        let server = match self.settings.catalog.find(&namespace) {
-            _ if is_default => default,
-            Some(server) => Some(server),
-            None if !is_named => default,
-            None => None,
-        };
-        let Some(server) = server else {
-            let named: String = namespace.chars().take(limits::LOG_VALUE_LEN_MAX).collect();
-            let words = format!(
-                "{}[router] UNAVAILABLE: no endpoints available for namespace: {named}",
-                text::ROUTING_FAILED
-            );
-            return self.binary_refuses(conn, id, &words, now);
+        let server = match self.namespace_server(default, namespace, (bytes, message)) {
+            Ok(server) => server,
+            Err(words) => {
+                let words = format!("{}{words}", text::ROUTING_FAILED);
+                return self.binary_refuses(conn, id, &words, now);
+            }
         };
         let is_initialize = message.method.is_some_and(|it| it.eq(bytes, "initialize"));
         let has_session = self.channel_mut(conn).is_some_and(|it| it.session.is_some());
@@ -258,6 +241,30 @@ impl Shard {
             headers: &headers,
         };
         self.post_legacy(conn, incoming, now);
+    }
+
+    /// The server that a namespace means, or the predecessor's words for that there is none.
+    pub(super) fn namespace_server(
+        &self,
+        default: Option<ServerId>,
+        namespace: Option<Vec<u8>>,
+        (bytes, message): (&[u8], &Envelope),
+    ) -> Result<ServerId, String> {
+        let namespace = namespace.filter(|namespace| !namespace.is_empty());
+        let is_named = namespace.is_some();
+        let namespace = namespace.unwrap_or_else(|| derived_namespace(bytes, message));
+        let namespace = String::from_utf8_lossy(&namespace).into_owned();
+        let is_default = DEFAULT_NAMESPACES.contains(&&*namespace);
+        let server = match self.settings.catalog.find(&namespace) {
+            _ if is_default => default,
+            Some(server) => Some(server),
+            None if !is_named => default,
+            None => None,
+        };
+        server.ok_or_else(|| {
+            let named: String = namespace.chars().take(limits::LOG_VALUE_LEN_MAX).collect();
+            format!("[router] UNAVAILABLE: no endpoints available for namespace: {named}")
+        })
     }
 
     /// The session that the gateway has with a server for this client.
@@ -325,6 +332,16 @@ impl Shard {
     }
 }
 
+/// An error as the predecessor has it.
+pub(super) fn error_in_words(id: &[u8], words: &str) -> Vec<u8> {
+    let mut message = b"{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32603,\"message\":".to_vec();
+    wire::json::write_string(&mut message, words);
+    message.extend_from_slice(b"},\"id\":");
+    message.extend_from_slice(id);
+    message.push(b'}');
+    message
+}
+
 /// The namespace of a message that names none, as the predecessor derives it.
 fn derived_namespace(bytes: &[u8], message: &Envelope) -> Vec<u8> {
     let params = message.params.map_or(&b"{}"[..], |params| params.get(bytes));
@@ -346,6 +363,7 @@ fn derived_namespace(bytes: &[u8], message: &Envelope) -> Vec<u8> {
 }
 
 /// What the gateway says to a server on behalf of a client that does not say it.
-const INITIALIZE: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":\
+pub(super) const INITIALIZE: &[u8] =
+    b"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":\
 {\"protocolVersion\":\"2025-11-25\",\"capabilities\":{},\
 \"clientInfo\":{\"name\":\"mcp-gateway\",\"version\":\"0.1.0\"}}}";

@@ -7,13 +7,14 @@ use wire::Decoded;
 use wire::http1::{self, BodyDecoder, HeaderSlots, RequestHead, Version};
 
 use crate::admission::media;
-use crate::frontend::answer::{EVENT_STREAM, write_preflight};
-use crate::frontend::http::{Busy, Chunked, Client, Framing};
+use crate::frontend::answer::write_preflight;
+use crate::frontend::http::{Busy, Chunked, Client, Form, Framing, path_of};
 use crate::ids::{ConnId, Peer, ShardId, Socket};
 use crate::limits;
 use crate::message::Payload;
 use crate::refusal::{Answer, Refusal};
 use crate::session::id::SessionId;
+use crate::shard::envelope::{Door, form_of};
 use crate::shard::event::{Action, Letter};
 use crate::shard::tunnel::Raw;
 use crate::shard::{Role, Shard, Timer};
@@ -42,6 +43,10 @@ pub(super) enum Target {
     Stream(ServerId),
     /// A message for such a stream.
     Message(Option<SessionId>),
+    /// The event stream of the predecessor.
+    Events,
+    /// A message in its envelope.
+    Envelope(Door),
     Preflight,
     Upgrade(ServerId),
 }
@@ -55,6 +60,8 @@ impl Target {
             | Self::Delete(_)
             | Self::Stream(_)
             | Self::Message(_)
+            | Self::Events
+            | Self::Envelope(_)
             | Self::Preflight
             | Self::Upgrade(_) => None,
         }
@@ -242,6 +249,7 @@ impl Shard {
             is_head: head.method == "HEAD",
         };
         client.origin = None;
+        client.form = form_of(path_of(head.target).0);
         let rest = input.bytes().len() - at;
         let len = match head.body {
             http1::Body::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
@@ -279,7 +287,8 @@ impl Shard {
         let is_elsewhere = match target {
             Target::Upgrade(server) => self.upgrade_moves(conn, (head, server), raw, now),
             _ => {
-                let owner = self.client_owner(head, target);
+                let body = raw.request.get(used..).unwrap_or_default();
+                let owner = self.client_owner(head, target, body);
                 self.hand_over(conn, (owner, target), raw, now)
             }
         };
@@ -383,7 +392,7 @@ impl Shard {
         match self.client_target(conn, &item) {
             Err(refusal) => self.refuse(conn, refusal, b"null", now),
             Ok(target) => {
-                let owner = self.client_owner(&item, target);
+                let owner = self.client_owner(&item, target, &body);
                 let raw = Raw { request: &head, chunked: Some(&body), behind: bytes };
                 if !self.hand_over(conn, (owner, target), raw, now) {
                     self.client_serve(conn, (&item, target), &Payload::Whole(body), now);
@@ -438,6 +447,9 @@ impl Shard {
         if let Some(server) = entrance.and_then(|entrance| self.upgrade_target(head, entrance)) {
             return server.map(Target::Upgrade);
         }
+        if let Some(target) = self.envelope_target(conn, head, path.0) {
+            return target;
+        }
         if let Some(target) = self.sse_target(conn, head, path) {
             return target;
         }
@@ -466,8 +478,14 @@ impl Shard {
     }
 
     /// The other shard that must serve a request.
-    fn client_owner(&self, head: &RequestHead<'_, '_>, target: Target) -> Option<ShardId> {
+    fn client_owner(
+        &self,
+        head: &RequestHead<'_, '_>,
+        target: Target,
+        body: &[u8],
+    ) -> Option<ShardId> {
         match target {
+            Target::Events | Target::Envelope(_) => self.envelope_owner(head, target, body),
             Target::Stream(server) => self.home_of(server),
             Target::Message(id) => {
                 let owner = id?.owner(self.identity.shards);
@@ -512,6 +530,8 @@ impl Shard {
             Target::Upgrade(server) => self.upgrade(conn, head, server, now),
             Target::Stream(server) => self.sse_open(conn, server, now),
             Target::Message(id) => self.sse_post(conn, id, body, now),
+            Target::Events => self.envelope_listens(conn, head, now),
+            Target::Envelope(door) => self.envelope_post(conn, (head, door), body, now),
             Target::Preflight => {
                 let origin = origin.unwrap_or_default();
                 let asked = head.headers.get("access-control-request-headers").unwrap_or_default();
@@ -546,25 +566,10 @@ impl Shard {
         let Some(client) = self.client_mut(conn) else { return };
         let (origin, framing) = (client.origin.clone(), client.framing);
         let (keep_alive, is_head) = (framing.keep_alive, framing.is_head);
-        let answer = Answer { id, origin: origin.as_deref(), requested, keep_alive, is_head };
+        let (is_plain, origin) = (client.form == Form::Words, origin.as_deref());
+        let answer = Answer { id, origin, requested, is_plain, keep_alive, is_head };
         self.write(conn, |output| refusal.write_response(output.tail(), answer));
         self.client_done(conn, now);
-    }
-
-    /// Who names many sessions that are none is guessing, and gets one guess per connection then.
-    /// Sessions that exist are served all the same: neighbours may come from the same address.
-    fn count_guess(&mut self, conn: ConnId, refusal: Refusal, now: Instant) -> Refusal {
-        let Some(source) = self.client_mut(conn).and_then(|client| client.peer.address.ip()) else {
-            return refusal;
-        };
-        if refusal != Refusal::UnknownSession || self.guesses.take(source, now) {
-            return refusal;
-        }
-        if let Some(client) = self.client_mut(conn) {
-            client.framing.keep_alive = false;
-            client.inbox = Vec::new();
-        }
-        Refusal::Guesses
     }
 
     /// Answers with a refusal and closes: what follows on the connection has no meaning.
@@ -585,6 +590,7 @@ impl Shard {
         }
         let Some(client) = self.client_mut(conn) else { return };
         client.busy = Busy::No;
+        client.form = Form::Any;
         client.origin = None;
         client.continued = false;
         client.waits_since = now;
@@ -652,20 +658,4 @@ impl Shard {
             self.timers.wish(Timer::Conn(conn), &mut entry.wish, at);
         }
     }
-
-    /// Whether a client's response is an event stream: a comment may be put between its events.
-    pub(super) fn is_event_stream(content_type: Option<&[u8]>) -> bool {
-        content_type.is_some_and(|value| {
-            value.get(..EVENT_STREAM.len()).is_some_and(|v| v.eq_ignore_ascii_case(EVENT_STREAM))
-        })
-    }
-}
-
-/// Path and query of a request target, which may be a whole URL (RFC 9112 §3.2.2).
-pub(super) fn path_of(target: &str) -> (&str, &str) {
-    let path = match target.split_once("://") {
-        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
-        None => target,
-    };
-    path.split_once('?').unwrap_or((path, ""))
 }

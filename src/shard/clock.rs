@@ -130,6 +130,7 @@ impl Shard {
             Reply::Events(_) => self.comment(conn),
             // What the server sends is passed on as it is, its own comments included.
             Reply::Pending(_)
+            | Reply::Whole(_)
             | Reply::Relaying(_)
             | Reply::Stream(_)
             | Reply::Channel(_)

@@ -135,6 +135,7 @@ impl Shard {
         let Some(mut entry) = self.conns.remove(conn) else { return };
         let Role::Channel(channel) = entry.role else { return };
         self.streams.forget(conn);
+        self.holders.forget_stream(conn);
         self.counters.clients -= 1;
         self.counters.gathered -= channel.gathered as u64;
         self.actions.push_back(Action::Close { conn, rest: entry.output.take() });

@@ -7,6 +7,7 @@
 //! client   bytes of clients become requests, one at a time per connection
 //! channel  bytes of clients become messages, on connections that carry nothing else
 //! sse      messages of clients in POSTs, and to them on one event stream
+//! envelope  the predecessor's requests and event streams, and what belongs to its tokens
 //! hangup   their end
 //! binary   the same in the frames of the binary protocol
 //! websocket  HTTP connections become channels, in frames and with pings
@@ -30,6 +31,7 @@ mod client;
 mod channel;
 mod hangup;
 mod sse;
+mod envelope;
 mod binary;
 mod websocket;
 mod post;
@@ -77,6 +79,7 @@ use crate::output::Output;
 use crate::session::Session;
 use crate::session::id::SessionId;
 use crate::shard::drain::Rest;
+use crate::shard::envelope::Holders;
 use crate::shard::event::{Action, Answer, Event};
 use crate::shard::http::Pool;
 use crate::shard::settings::{Identity, Settings};
@@ -108,6 +111,8 @@ pub struct Shard {
     tunnels: HashMap<(ShardId, ConnId), ConnId, RandomState>,
     /// Event streams of clients that send their messages on other connections.
     streams: Streams,
+    /// What clients of the predecessor have, by their tokens.
+    holders: Holders,
     /// Per server, in the order of the catalog.
     pools: Vec<Pool>,
     /// Questions to the control thread.
@@ -198,6 +203,7 @@ impl Shard {
             callers: HashMap::default(),
             tunnels: HashMap::default(),
             streams: Streams::default(),
+            holders: Holders::default(),
             pools,
             questions: HashMap::default(),
             next_ticket: 0,
@@ -470,6 +476,7 @@ impl Shard {
     fn check(&self) {
         debug_assert_eq!(self.sessions.len(), self.session_keys.len());
         debug_assert!(self.streams.len() <= self.conns.len());
+        debug_assert!(self.holders.len() <= self.conns.len() + self.sessions.len());
         debug_assert!(self.ready.is_empty());
         debug_assert!(self.dirty.is_empty());
     }

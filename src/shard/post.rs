@@ -11,7 +11,7 @@ use crate::backend::http::is_forwarded;
 use crate::era;
 use crate::exchange::{Exchange, Kind, Label, Reply, Via};
 use crate::frontend::answer::{Body, Head};
-use crate::frontend::http::Busy;
+use crate::frontend::http::{Busy, Form};
 use crate::ids::{ConnId, ExchangeId, SessionKey};
 use crate::limits;
 use crate::message::{Era, Payload, Revision};
@@ -341,7 +341,10 @@ impl Shard {
             (None, _) => 0,
         };
         let is_channel = self.channel_mut(conn).is_some();
+        let is_whole = self.client_mut(conn).is_some_and(|client| client.form == Form::Whole);
         let reply = match (is_channel, kind) {
+            // What the server says to a notice is passed on: 202.
+            (false, Kind::Request | Kind::Initialize) if is_whole => Reply::Whole(conn),
             (false, _) => Reply::Pending(conn),
             (true, Kind::Notice) => Reply::Nobody,
             (true, _) => Reply::Channel(conn),

@@ -16,6 +16,7 @@ use crate::message::Era;
 use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::shard::answer::Outcome;
+use crate::shard::binary::INITIALIZE;
 use crate::shard::event::{Action, Question};
 use crate::shard::post::Incoming;
 use crate::shard::{Asked, Role, Shard, Timer};
@@ -141,7 +142,9 @@ impl Shard {
             }
             User::Sessions => {
                 let pool = self.pools.get(usize::from(server.0));
-                pool.and_then(|pool| pool.initialize.clone()).map(|text| (Kind::Handshake, text))
+                let text = pool.and_then(|pool| pool.initialize.clone());
+                // None: those who wait for it leave it to the gateway to say it.
+                Some((Kind::Handshake, text.unwrap_or(Bytes::from_static(INITIALIZE))))
             }
             User::Stateless => Some((Kind::Probe, Bytes::from_static(PROBE))),
         };

@@ -212,7 +212,9 @@ impl Shard {
         match reply {
             _ if may_be_lost || is_rest && kind != Kind::Listen => Some(gather()),
             _ if kind == Kind::Initialize => Some(gather()),
-            Reply::Stream(_) | Reply::Channel(_) | Reply::Leg(..) => Some(gather()),
+            Reply::Stream(_) | Reply::Channel(_) | Reply::Whole(_) | Reply::Leg(..) => {
+                Some(gather())
+            }
             Reply::Pending(_) => Some(self.relay(key, (head.status, content_type), head.body)),
             Reply::Nobody | Reply::Relaying(_) | Reply::Events(_) => Some(Sink::Discard),
         }
@@ -431,8 +433,9 @@ impl Shard {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (kind, session) = (exchange.kind, exchange.session);
         let id = envelope.id.map(|span| span.get(bytes));
-        if matches!(exchange.reply, Reply::Channel(_) | Reply::Leg(..)) && id != Some(&*exchange.id)
-        {
+        let is_alone =
+            matches!(exchange.reply, Reply::Channel(_) | Reply::Whole(_) | Reply::Leg(..));
+        if is_alone && id != Some(&*exchange.id) {
             // Nothing but the id says to the client whose answer it is.
             return self.exchange_fail(key, Refusal::BadServer, now);
         }
@@ -449,7 +452,9 @@ impl Shard {
                     session.revision = agreed.min(Revision::NEWEST_LEGACY);
                 }
                 match error {
-                    Some(_) if kind == Kind::Handshake => self.revive_failed(session, now),
+                    Some(_) if kind == Kind::Handshake => {
+                        self.revive_failed(session, Refusal::BadServer, now);
+                    }
                     _ => self.revive_next(session, now),
                 }
             }
@@ -603,7 +608,7 @@ impl Shard {
             self.session_lost(session, key, now);
             return;
         }
-        if let Reply::Channel(_) | Reply::Leg(..) = reply {
+        if let Reply::Channel(_) | Reply::Whole(_) | Reply::Leg(..) = reply {
             // The error is in the body, if it is one for this request (2026-07-28 has them with
             // 400 and 404).
             let envelope = rpc::scan(bytes, self.rpc_limits()).ok();

@@ -64,7 +64,7 @@ impl Shard {
         *revival = Some(Revival { waiting, steps });
         match self.begin_own(Kind::Handshake, (Some(key), server), initialize, now) {
             Some(handshake) => self.http_send(handshake, now),
-            None => self.revive_failed(key, now),
+            None => self.revive_failed(key, Refusal::Full, now),
         }
     }
 
@@ -87,7 +87,7 @@ impl Shard {
         if let Some(message) = revival.steps.pop_front() {
             match self.begin_own(Kind::Setup, (Some(key), server), message, now) {
                 Some(step) => self.http_send(step, now),
-                None => self.revive_failed(key, now),
+                None => self.revive_failed(key, Refusal::Full, now),
             }
             return;
         }
@@ -112,13 +112,15 @@ impl Shard {
         exchange.is_some_and(|it| it.kind == Kind::Notice && !it.id.is_empty())
     }
 
-    /// It could not be set up again: the client must begin anew.
-    pub(super) fn revive_failed(&mut self, key: SessionKey, now: Instant) {
+    /// It could not be set up again: the client must begin anew. One that does not know that it
+    /// has a session is told what went wrong.
+    pub(super) fn revive_failed(&mut self, key: SessionKey, why: Refusal, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        let refusal = if session.is_mute { why } else { Refusal::UnknownSession };
         let Link::Http { revival, .. } = &mut session.link else { return };
         let waiting = revival.take().map(|revival| revival.waiting).unwrap_or_default();
         for exchange in waiting {
-            self.exchange_fail(exchange, Refusal::UnknownSession, now);
+            self.exchange_fail(exchange, refusal, now);
         }
         self.session_end(key, "lost by the server", now);
     }

@@ -9,7 +9,7 @@ use wire::rpc::{self, Document};
 
 use crate::exchange::{Kind, Reply, Via};
 use crate::frontend::answer::{Body, Head};
-use crate::frontend::http::Busy;
+use crate::frontend::http::{Busy, Form};
 use crate::ids::{ConnId, ExchangeId, SessionKey};
 use crate::limits;
 use crate::message::{Era, Payload, Revision};
@@ -53,6 +53,8 @@ impl Shard {
         if let Some(channel) = self.channel_mut(conn) {
             session.channel = Some(conn);
             session.is_mute = !channel.writer.has_events() || channel.envelope.is_some();
+        } else if let Some(client) = self.client_mut(conn) {
+            session.is_mute = client.form != Form::Any;
         }
         let Ok(key) = self.sessions.insert(session) else {
             self.refuse(conn, Refusal::Full, incoming.id(), now);
@@ -101,7 +103,7 @@ impl Shard {
         let mut session = Session::new((id, server), initialize, link, now);
         session.is_open = true;
         session.initialized = Some(Bytes::from_static(INITIALIZED));
-        session.channel = Some(conn);
+        session.channel = self.channel_mut(conn).map(|_| conn);
         session.is_mute = true;
         let key = self.sessions.insert(session).ok()?;
         if let Some(channel) = self.channel_mut(conn) {
@@ -169,6 +171,7 @@ impl Shard {
         }
         let Some(session) = self.sessions.remove(key) else { return };
         self.session_keys.remove(&session.id);
+        self.holders.forget_session(key);
         self.counters.sessions -= u64::from(session.parent.is_none());
         self.counters.replay -= session.replay.kept_len() as u64;
         self.report_session(&session, why, now);
@@ -372,6 +375,24 @@ impl Shard {
     /// A message of the server that belongs to no stream of a request: the GET stream's.
     pub(super) fn listen_event(&mut self, key: SessionKey, data: &[&[u8]], now: Instant) {
         self.stream_event((key, GET_STREAM), data, now);
+    }
+
+    /// Who names many sessions or streams that are none is guessing, and gets one guess per
+    /// connection then. Those that exist are served all the same: neighbours may come from the same
+    /// address.
+    pub(super) fn count_guess(&mut self, conn: ConnId, refusal: Refusal, now: Instant) -> Refusal {
+        let Some(source) = self.client_mut(conn).and_then(|client| client.peer.address.ip()) else {
+            return refusal;
+        };
+        let is_guess = matches!(refusal, Refusal::UnknownSession | Refusal::NoStream);
+        if !is_guess || self.guesses.take(source, now) {
+            return refusal;
+        }
+        if let Some(client) = self.client_mut(conn) {
+            client.framing.keep_alive = false;
+            client.inbox = Vec::new();
+        }
+        Refusal::Guesses
     }
 
     pub(super) fn session_watch(&mut self, key: SessionKey, now: Instant) {

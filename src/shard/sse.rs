@@ -15,7 +15,7 @@ use wire::sse::{COMMENT, EVENT_END};
 use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::media;
 use crate::frontend::answer::{Body, Head};
-use crate::frontend::channel::{Channel, Reader, Writer};
+use crate::frontend::channel::{Channel, EventForm, Reader, Writer};
 use crate::ids::ConnId;
 use crate::limits;
 use crate::message::Payload;
@@ -121,28 +121,8 @@ impl Shard {
     /// A client connection becomes an event stream; the address of its messages comes first.
     pub(super) fn sse_open(&mut self, conn: ConnId, server: ServerId, now: Instant) {
         let is_elsewhere = self.home_of(server).is_some();
-        let is_draining = self.draining.is_some();
-        let Some(client) = self.client_mut(conn) else { return };
-        if is_draining {
-            return self.refuse_and_close(conn, Refusal::Draining, now);
-        }
-        if is_elsewhere || client.near.is_some() {
-            // It waits behind an answer of this connection: on another one it can move.
-            return self.refuse_and_close(conn, Refusal::Full, now);
-        }
-        // Nothing else will be served on this connection.
-        client.framing.keep_alive = false;
-        client.inbox = Vec::new();
-        self.client_account(conn);
-        self.events_head(conn, None);
-        let Some(client) = self.client_mut(conn) else { return };
-        let writer = Writer::Events { is_chunked: client.framing.chunked };
-        let (peer, received, opened_at) = (client.peer, client.received, client.opened_at);
-        let mut channel = Channel::new(peer, Some(server), (Reader::Elsewhere(0), writer), now);
-        (channel.received, channel.opened_at) = (received, opened_at);
-        channel.messages = client.requests;
-        if let Some(entry) = self.conns.get_mut(conn) {
-            entry.role = Role::Channel(Box::new(channel));
+        if !self.stream_begins(conn, (Some(server), is_elsewhere), (EventForm::Named, None), now) {
+            return;
         }
         let id = SessionId::mint(&mut self.random, self.identity.id, self.identity.shards);
         self.streams.insert(id, conn);
@@ -150,9 +130,46 @@ impl Shard {
         event.extend_from_slice(id.as_bytes());
         event.extend_from_slice(EVENT_END);
         self.sse_body(conn, Bytes::from(event));
+    }
+
+    /// A client connection becomes an event stream, unless it cannot here and now: then it is
+    /// refused. The id, if there is one, is in the head.
+    pub(super) fn stream_begins(
+        &mut self,
+        conn: ConnId,
+        (server, is_elsewhere): (Option<ServerId>, bool),
+        (form, id): (EventForm, Option<SessionId>),
+        now: Instant,
+    ) -> bool {
+        let is_draining = self.draining.is_some();
+        let Some(client) = self.client_mut(conn) else { return false };
+        if is_draining {
+            self.refuse_and_close(conn, Refusal::Draining, now);
+            return false;
+        }
+        if is_elsewhere || client.near.is_some() {
+            // It waits behind an answer of this connection: on another one it can move.
+            self.refuse_and_close(conn, Refusal::Full, now);
+            return false;
+        }
+        // Nothing else will be served on this connection.
+        client.framing.keep_alive = false;
+        client.inbox = Vec::new();
+        self.client_account(conn);
+        self.events_head(conn, id.as_ref().map(SessionId::as_bytes));
+        let Some(client) = self.client_mut(conn) else { return false };
+        let writer = Writer::Events { is_chunked: client.framing.chunked, form };
+        let (peer, received, opened_at) = (client.peer, client.received, client.opened_at);
+        let mut channel = Channel::new(peer, server, (Reader::Elsewhere(0), writer), now);
+        (channel.received, channel.opened_at) = (received, opened_at);
+        channel.messages = client.requests;
+        if let Some(entry) = self.conns.get_mut(conn) {
+            entry.role = Role::Channel(Box::new(channel));
+        }
         // It may have been paused for the sake of an earlier request.
         self.resume(conn);
         self.wish_conn(conn, now + limits::COMMENT_INTERVAL);
+        true
     }
 
     /// A message of a client, in a POST.
@@ -175,27 +192,28 @@ impl Shard {
             // It does not read: it gets no more to read.
             return self.refuse(conn, Refusal::Full, b"null", now);
         }
-        self.sse_accept(conn, now);
+        self.sse_accept(conn, ACCEPTED, now);
         // What goes wrong from here on is the stream's.
         let current = self.current.replace(stream);
         self.channel_serve(stream, payload, &document, now);
         self.current = current;
     }
 
-    fn sse_accept(&mut self, conn: ConnId, now: Instant) {
+    /// 202 and a word: the answer will come on the stream.
+    pub(super) fn sse_accept(&mut self, conn: ConnId, word: &[u8], now: Instant) {
         let Some(client) = self.client_mut(conn) else { return };
         let (origin, keep_alive) = (client.origin.clone(), client.framing.keep_alive);
         let head = Head {
             status: 202,
             content_type: Some(b"text/plain"),
-            body: Body::Length(ACCEPTED.len() as u64),
+            body: Body::Length(word.len() as u64),
             session: None,
             origin: origin.as_deref(),
             keep_alive,
         };
         self.write(conn, |output| {
             head.write(output.tail());
-            output.push(ACCEPTED);
+            output.push(word);
         });
         self.client_done(conn, now);
     }
@@ -203,8 +221,15 @@ impl Shard {
     /// Writes a message of the server as an event.
     pub(super) fn sse_event(&mut self, conn: ConnId, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
+        let form = match self.channel_mut(conn).map(|channel| &channel.writer) {
+            Some(Writer::Events { form, .. }) => *form,
+            _ => return,
+        };
         let mut event = Vec::with_capacity(len + 32);
-        event.extend_from_slice(b"event: message\ndata: ");
+        if form == EventForm::Named {
+            event.extend_from_slice(b"event: message\n");
+        }
+        event.extend_from_slice(b"data: ");
         for part in parts {
             // A line break in JSON stands between values, where a space means the same.
             let one_line = |byte: &u8| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
@@ -217,7 +242,7 @@ impl Shard {
     /// A piece of the stream.
     fn sse_body(&mut self, conn: ConnId, bytes: Bytes) {
         let Some(channel) = self.channel_mut(conn) else { return };
-        let Writer::Events { is_chunked } = channel.writer else { return };
+        let Writer::Events { is_chunked, .. } = channel.writer else { return };
         self.write(conn, |output| {
             if is_chunked {
                 write_chunk_head(output.tail(), bytes.len());
@@ -232,7 +257,7 @@ impl Shard {
     /// The stream ends in good order.
     pub(super) fn sse_end(&mut self, conn: ConnId) {
         let Some(channel) = self.channel_mut(conn) else { return };
-        if let Writer::Events { is_chunked: true } = channel.writer {
+        if let Writer::Events { is_chunked: true, .. } = channel.writer {
             self.write(conn, |output| output.push(LAST_CHUNK));
         }
     }

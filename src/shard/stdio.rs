@@ -340,9 +340,11 @@ impl Shard {
             };
             let is_read = match reply {
                 Reply::Nobody | Reply::Leg(..) => continue,
-                Reply::Pending(_) | Reply::Relaying(_) | Reply::Events(_) | Reply::Channel(_) => {
-                    true
-                }
+                Reply::Pending(_)
+                | Reply::Whole(_)
+                | Reply::Relaying(_)
+                | Reply::Events(_)
+                | Reply::Channel(_) => true,
                 Reply::Stream(number) => {
                     let streams = outer.and_then(|key| self.sessions.get(key)).unwrap_or(session);
                     streams.replay.client(number).is_some()

@@ -60,7 +60,7 @@ impl Shard {
             bytes.extend_from_slice(LAST_CHUNK);
         }
         let is_idle = self.conns.get(conn).is_some_and(|entry| entry.output.is_empty());
-        let is_stream = matches!(target, Target::Stream(_));
+        let is_stream = matches!(target, Target::Stream(_) | Target::Events);
         let may_move = moves < MOVES_MAX || is_stream;
         if is_idle && may_move && raw.chunked.is_none() && bytes.len() < limits::RECV_LEN {
             bytes.extend_from_slice(raw.behind);
@@ -108,9 +108,14 @@ impl Shard {
 
     /// The other shard that has the one process for all sessions of a server.
     pub(super) fn home_of(&self, server: ServerId) -> Option<ShardId> {
+        self.home(server).filter(|home| *home != self.identity.id)
+    }
+
+    /// The shard, which may be this one, that has the one process for all sessions of a server.
+    pub(super) fn home(&self, server: ServerId) -> Option<ShardId> {
         let isolation = self.upkeep(server)?.isolation;
         let home = ShardId(server.0 % self.identity.shards.max(1));
-        (isolation == Isolation::Shared && home != self.identity.id).then_some(home)
+        (isolation == Isolation::Shared).then_some(home)
     }
 
     pub(super) fn client_moves(

@@ -16,12 +16,12 @@ use wire::ws::{
 
 use crate::admission::entrance::{Entrance, Protocol};
 use crate::frontend::channel::{Channel, Reader, Writer};
+use crate::frontend::http::path_of;
 use crate::frontend::websocket::{WebSocket, close_code};
 use crate::ids::ConnId;
 use crate::limits;
 use crate::message::Payload;
 use crate::refusal::Refusal;
-use crate::shard::client::path_of;
 use crate::shard::tunnel::Raw;
 use crate::shard::{Role, Shard};
 use crate::upstream::catalog::ServerId;

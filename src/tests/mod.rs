@@ -3,6 +3,7 @@
 pub(crate) mod settings;
 
 mod tidy;
+mod binary;
 mod websocket;
 
 mod sim;

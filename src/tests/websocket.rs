@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use wire::ws::{Item, Limits, MessageKind, Receiver, Role, write_message, write_ping};
 
 use super::settings::{accept, command, server, settings, shard};
+use crate::admission::entrance::{Entrance, Protocol};
 use crate::ids::{ConnId, ShardId};
 use crate::limits;
 use crate::shard::Shard;
@@ -17,9 +18,9 @@ const HANDSHAKE: &str = "GET /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websoc
 
 const KEY: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
-struct World {
+pub(super) struct World {
     shard: Shard,
-    now: Instant,
+    pub(super) now: Instant,
     conn: ConnId,
     actions: Vec<Action>,
 }
@@ -27,9 +28,16 @@ struct World {
 impl World {
     /// A shard of two, and a client of the server of this isolation, which lives at shard 0.
     fn new(isolation: Isolation, id: u16) -> Self {
+        Self::entering(Protocol::Http, isolation, id)
+    }
+
+    /// The same for a client that speaks this.
+    pub(super) fn entering(protocol: Protocol, isolation: Isolation, id: u16) -> Self {
         let now = Instant::now();
         let server = server(Target::Stdio(command(isolation)));
-        let mut shard = shard(settings(vec![server]), id, 2, now);
+        let mut settings = settings(vec![server]);
+        settings.entrances = vec![Entrance::of(protocol)];
+        let mut shard = shard(settings, id, 2, now);
         let (conn, actions) = accept(&mut shard, now);
         Self { shard, now, conn, actions }
     }
@@ -39,14 +47,14 @@ impl World {
         self.actions.extend(std::iter::from_fn(|| self.shard.poll()));
     }
 
-    fn receive(&mut self, bytes: &[u8]) {
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
         for part in bytes.chunks(limits::RECV_LEN) {
             self.handle(Event::Received { conn: self.conn, bytes: &mut part.to_vec() });
         }
     }
 
     /// Lets time pass, and the shard wake when it wants to.
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
             let next = self.actions.iter().rev().find_map(|action| match action {
@@ -66,7 +74,7 @@ impl World {
     }
 
     /// Sends everything.
-    fn sent(&mut self) -> Vec<u8> {
+    pub(super) fn sent(&mut self) -> Vec<u8> {
         let Some(output) = self.shard.output(self.conn) else { return Vec::new() };
         let bytes: Vec<u8> = output.take().into_iter().flatten().collect();
         self.handle(Event::Sent { conn: self.conn });
@@ -88,7 +96,7 @@ impl World {
         rests.next().expect("not closed")
     }
 
-    fn closed(&self) -> bool {
+    pub(super) fn closed(&self) -> bool {
         self.actions.iter().any(|action| matches!(action, Action::Close { .. }))
     }
 }

@@ -19,6 +19,9 @@ pub mod ws;
 pub mod envelope;
 pub mod binary;
 
+#[cfg(test)]
+mod tests;
+
 /// What a decoder made of the bytes it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded<T> {

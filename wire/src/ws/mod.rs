@@ -18,6 +18,7 @@ mod receive;
 mod write;
 mod accept;
 mod handshake;
+mod fuzz;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,8 @@ pub use deflate::Deflater;
 pub use error::WsError;
 pub use extension::{DeflateParams, DeflateSide};
 pub use frame::Role;
+#[doc(hidden)]
+pub use fuzz::{fuzz_deflate, fuzz_handshake};
 pub use handshake::{
     Acceptance, Connected, RequestError, ResponseError, accept_request, accept_response,
     write_request_fields,

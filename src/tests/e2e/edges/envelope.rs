@@ -6,7 +6,7 @@ use super::rig::{call, demo, initialize};
 use super::websocket::rig_ws;
 use super::ws::Socket;
 
-fn envelope(id: &Value, namespace: &str, payload: &str) -> String {
+pub(super) fn envelope(id: &Value, namespace: &str, payload: &str) -> String {
     format!(
         r#"{{"id":{id},"timestamp":"2025-01-01T00:00:00Z","source":"t","target_namespace":"{namespace}","mcp_payload":{payload}}}"#
     )
@@ -24,6 +24,7 @@ fn payload(socket: &mut Socket, id: &Value) -> Value {
     answer["mcp_payload"].clone()
 }
 
+/// SEED probes 1 and 7, without TLS.
 #[test]
 fn the_router_of_the_predecessor_is_served() {
     let (rig, ws) = rig_ws(&demo());
@@ -34,6 +35,9 @@ fn the_router_of_the_predecessor_is_served() {
     // A notification has no answer.
     let note = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
     socket.send(envelope(&json!(2), "system", note));
+    let list = r#"{"jsonrpc":"2.0","id":"list","method":"tools/list"}"#;
+    socket.send(envelope(&json!(3), "system", list));
+    assert!(payload(&mut socket, &json!("list"))["result"]["tools"].is_array());
     for (envelope_id, id) in
         [(json!("e"), json!("a")), (json!(9), json!(9_007_199_254_740_993_u64))]
     {

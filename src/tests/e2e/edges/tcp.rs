@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::http::Request;
 use super::rig::Dir;
-use super::rig::{Rig, call, demo, initialize, script};
+use super::rig::{Rig, call, demo, http, initialize, script};
 use crate::support::{PATIENCE, free_port};
 
 /// The two headers, by the fourth byte of the magic.
@@ -165,6 +165,27 @@ fn calls_are_answered_in_both_dialects() {
             assert!(answer.contains(&format!("\"id\":{id}")), "{answer}");
         }
     }
+    rig.check();
+}
+
+#[test]
+fn a_process_for_all_is_initialized_although_no_client_says_so() {
+    let (rig, port) = rig(&(demo() + "isolation = \"shared\"\n"));
+    for dialect in [Dialect::Short, Dialect::Long, Dialect::Short] {
+        let mut link = Link::open(port, dialect);
+        let answer = link.ask(&call("add", &json!({"a": 19, "b": 23})));
+        assert_eq!(answer["result"]["structuredContent"]["sum"], 42, "{answer}");
+    }
+    rig.until_metric("mcp_processes_running ", 1);
+    rig.check();
+}
+
+#[test]
+fn a_server_that_cannot_be_greeted_is_the_reason() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (rig, port) = rig(&http("gone", &format!("http://{gone}/mcp")));
+    let answer = Link::open(port, Dialect::Short).ask(LIST);
+    assert_eq!(answer["error"]["data"]["gateway"], "server_unreachable", "{answer}");
     rig.check();
 }
 

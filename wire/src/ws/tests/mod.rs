@@ -4,6 +4,7 @@ mod frames;
 mod handshake;
 mod compressed;
 mod generated;
+mod judge;
 
 use super::{Close, DeflateParams, Item, Limits, Log, Receiver, Role, WsError};
 use std::vec::Vec;
