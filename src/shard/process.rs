@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
+use rand_chacha::rand_core::Rng as _;
 use wire::json::Span;
 use wire::lines::{Line, LineReader};
 use wire::rpc::{self, Envelope};
@@ -344,6 +345,7 @@ impl Shard {
             self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
         }
         if was_wanted {
+            let chance = self.random.next_u32();
             let restart = match user {
                 User::Session(key) => self.sessions.get_mut(key).map(|it| &mut it.restart),
                 User::Sessions | User::Stateless => {
@@ -351,7 +353,7 @@ impl Shard {
                 }
             };
             if let Some(restart) = restart.filter(|_| is_failure) {
-                restart.died(has_answered, now);
+                restart.died(has_answered, chance, now);
             }
             if !has_exited {
                 self.actions.push_back(Action::Stop { process: id, grace });
