@@ -110,8 +110,10 @@ pub struct Exchange {
     pub is_enveloped: bool,
     /// Whether it may be sent again although the server may have seen it: lists and reads.
     pub is_repeatable: bool,
-    /// Whether it was sent again already.
+    /// Whether it was sent again already because the server did not know its session.
     pub retried: bool,
+    /// Whether it was sent again already because the server was lost.
+    pub repeated: bool,
     /// The status of the response that is passed on as it is.
     pub relayed: Option<u16>,
     /// Whether the caller asked for log messages (2026-07-28).

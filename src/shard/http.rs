@@ -453,13 +453,10 @@ impl Shard {
             self.exchange_fail(key, Refusal::Unreachable, now);
             return;
         }
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
         // A server may close an idle connection just when a request is on its way. Whether it saw
         // that cannot be known, so only what changes nothing is sent again.
-        if is_reused && !is_answering && exchange.is_repeatable && !exchange.retried {
-            exchange.retried = true;
-            exchange.via = Via::Nothing;
-            self.http_send(key, now);
+        let is_idle_end = is_reused && !is_answering;
+        if self.http_repeats(key, now) || is_idle_end && self.http_repeats_any(key, now) {
             return;
         }
         self.exchange_fail(key, Refusal::Died, now);

@@ -18,6 +18,7 @@
 //! http     exchanges to HTTP servers                 respond  and what comes back
 //! answer   answers to clients: one response, or events of a stream
 //! flow     back-pressure         revive   sessions that a server has lost
+//! repeat   requests that were lost with their server
 //! tunnel   clients whose session belongs to another shard
 //! clock    deadlines             drain  the end           report  log lines
 //! ```
@@ -40,6 +41,7 @@ mod remote_ws;
 mod http;
 mod respond;
 mod revive;
+mod repeat;
 mod answer;
 mod flow;
 mod tunnel;

@@ -322,6 +322,9 @@ impl Shard {
     pub(super) fn process_ended(&mut self, id: ProcessId, refusal: Refusal, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let was_wanted = process.state != State::Stopping;
+        // One that has never answered anything would die of the same again.
+        let has_worked = process.state == State::Ready && process.has_answered;
+        let is_death = refusal == Refusal::Died && has_worked;
         // One that waits for its turn has never been asked for: nobody will report its end. Nor
         // that of what is no child process.
         process.has_exited |= matches!(process.state, State::Delayed(_)) || !process.is_child();
@@ -361,7 +364,9 @@ impl Shard {
         }
         self.process_unlink(id);
         for key in pending {
-            self.exchange_fail(key, refusal, now);
+            if !(is_death && self.process_repeats(key, now)) {
+                self.exchange_fail(key, refusal, now);
+            }
         }
         if has_exited {
             self.processes.remove(&id);

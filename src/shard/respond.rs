@@ -506,6 +506,7 @@ impl Shard {
     pub(super) fn response_breaks(&mut self, key: ExchangeId, sink: Sink, now: Instant) {
         match sink {
             Sink::Events(_) => self.events_broke(key, now),
+            Sink::Gather { .. } if self.http_repeats(key, now) => {}
             Sink::Relay | Sink::Gather { .. } | Sink::Discard => {
                 self.exchange_fail(key, Refusal::Died, now);
             }
@@ -535,7 +536,9 @@ impl Shard {
             && exchange.resumed < limits::RESUMES_MAX
             && kind == Kind::Request;
         if !can_resume {
-            self.exchange_fail(key, Refusal::Died, now);
+            if !self.http_repeats(key, now) {
+                self.exchange_fail(key, Refusal::Died, now);
+            }
             return;
         }
         exchange.resumed += 1;

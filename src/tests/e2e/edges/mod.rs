@@ -14,6 +14,7 @@ mod headers;
 mod sessions;
 mod sse;
 mod remote;
+mod repeats;
 mod processes;
 mod shards;
 mod logs;
