@@ -14,6 +14,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("log", &["format"]),
     ("shutdown", &["drain_timeout"]),
     ("server", SERVER),
+    ("servers.NAME.endpoints", &["url", "weight"]),
 ];
 
 const SERVER: &[&str] = &[
@@ -27,6 +28,8 @@ const SERVER: &[&str] = &[
     "idle_timeout",
     "stop_grace",
     "url",
+    "endpoints",
+    "balance",
     "transport",
     "headers",
     "connections",
@@ -48,8 +51,8 @@ pub(super) const OF_COMMAND: &[&str] = &[
 /// Those of them that servers by HTTP+SSE and WebSocket have as well.
 pub(super) const OF_UPKEEP: &[&str] = &["isolation", "start_timeout", "idle_timeout"];
 
-/// The keys that only servers with a `url` have.
-pub(super) const OF_URL: &[&str] = &["transport", "headers", "connections"];
+/// The keys that only servers with a `url` or with `endpoints` have.
+pub(super) const OF_URL: &[&str] = &["balance", "transport", "headers", "connections"];
 
 /// Reports the keys of this table that are not of that section.
 pub(super) fn refuse_unknown(table: &Section, section: &str, report: &mut Report<'_>) {

@@ -11,7 +11,7 @@ use crate::ids::SessionKey;
 use crate::ids::{ConnId, ProcessId};
 use crate::message::Era;
 use crate::timers::Wish;
-use crate::upstream::catalog::ServerId;
+use crate::upstream::catalog::{EndpointId, ServerId};
 
 /// What travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,10 @@ pub struct Exchange {
     pub era: Era,
     /// The server it is for.
     pub server: ServerId,
+    /// The endpoint that was chosen for it, if its session does not say.
+    pub endpoint: Option<EndpointId>,
+    /// Endpoints at which it could not be delivered.
+    pub misses: u16,
     /// The session it belongs to.
     pub session: Option<SessionKey>,
     /// Where it went.

@@ -191,7 +191,7 @@ mod tests {
             conns_max: 1,
             upkeep: Upkeep::default(),
         };
-        let target = Target::Http(Transport::Http, endpoint);
+        let target = Target::Http(Transport::Http, endpoint.into());
         let server = Server { name: "a".to_owned(), target, request_timeout: None };
         let protocols = vec![Protocol::Lines];
         let settings = Arc::new(Settings {

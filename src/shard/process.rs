@@ -21,7 +21,7 @@ use crate::shard::event::{Action, Question};
 use crate::shard::post::Incoming;
 use crate::shard::{Asked, Role, Shard, Timer};
 use crate::timers::Wish;
-use crate::upstream::catalog::ServerId;
+use crate::upstream::catalog::{EndpointId, ServerId};
 
 impl Shard {
     /// The process of this server for this user: the running one, or a new one.
@@ -55,6 +55,8 @@ impl Shard {
         let carrier = self.carrier(server, now);
         let process = Process {
             server,
+            endpoint: EndpointId::default(),
+            misses: 0,
             user,
             state: restart_at.map_or(State::Starting, State::Delayed),
             conn: None,
@@ -93,6 +95,8 @@ impl Shard {
     fn process_start(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.state = State::Starting;
+        self.process_located(id, now);
+        let Some(process) = self.processes.get(&id) else { return };
         match process.carrier {
             Carrier::Pipes(_) => {}
             Carrier::Events(_) => return self.remote_sse_start(id, now),

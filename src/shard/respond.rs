@@ -514,7 +514,7 @@ impl Shard {
     }
 
     /// A legacy event stream ended before the answer was in it.
-    fn events_broke(&mut self, key: ExchangeId, now: Instant) {
+    pub(super) fn events_broke(&mut self, key: ExchangeId, now: Instant) {
         if self.listen_again(key, now) {
             return;
         }

@@ -110,7 +110,7 @@ impl Shard {
         self.counters.sessions_opened += 1;
         self.session_watch(key, now);
         if matches!(self.sessions.get(key)?.link, Link::Http { .. }) {
-            self.session_revive(key, Vec::new(), now);
+            self.session_revive(key, (Vec::new(), None), now);
         }
         // What cannot even be begun has ended the session again.
         self.sessions.get(key).map(|_| key)
@@ -121,6 +121,7 @@ impl Shard {
         let link = match self.is_process(server) {
             true => Link::Process(None),
             false => Link::Http {
+                endpoint: None,
                 id: None,
                 listen: None,
                 resume: None,
@@ -174,8 +175,11 @@ impl Shard {
         match session.link {
             Link::Process(Some(process)) => self.process_left(process, key, now),
             Link::Process(None) => {}
-            Link::Http { id: Some(id), .. } => {
-                self.http_delete((session.server, session.revision), id, now);
+            Link::Http { id: Some(id), endpoint, revival, .. } => {
+                let before = revival.and_then(|revival| revival.from);
+                let here = (endpoint.unwrap_or_default(), id);
+                let (endpoint, id) = before.unwrap_or(here);
+                self.http_delete((session.server, endpoint, session.revision), id, now);
             }
             Link::Http { id: None, .. } => {}
         }

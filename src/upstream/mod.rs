@@ -1,4 +1,5 @@
 //! Which server a request is for.
 
+pub mod balance;
 pub mod catalog;
 pub mod restart;

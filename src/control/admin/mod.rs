@@ -31,7 +31,7 @@ use crate::mesh::{Mesh, Parcel};
 use crate::shard::settings::Settings;
 use crate::telemetry::counters::Counters;
 use crate::telemetry::prometheus::{self, Metric, Page};
-use crate::upstream::catalog::{Target, Transport};
+use crate::upstream::catalog::{Endpoints, Target, Transport};
 
 /// Time a shard has to report. One that takes longer is stuck.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -113,17 +113,20 @@ struct Readiness<'a> {
 struct ServerView<'a> {
     name: &'a str,
     kind: &'static str,
+    /// How many, if it has a URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoints: Option<usize>,
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     let (_, shards_answering) = admin.counters().await;
     let draining = admin.draining.load(Ordering::Relaxed);
     let shards = admin.mesh.shards();
-    let servers = admin
-        .settings
-        .catalog
-        .iter()
-        .map(|(_, server)| ServerView { name: &server.name, kind: kind(&server.target) });
+    let servers = admin.settings.catalog.iter().map(|(_, server)| ServerView {
+        name: &server.name,
+        kind: kind(&server.target),
+        endpoints: server.target.endpoints().map(Endpoints::count),
+    });
     let ready = !draining && shards_answering == shards;
     let view = Readiness { ready, draining, shards, shards_answering, servers: servers.collect() };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

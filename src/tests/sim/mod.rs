@@ -126,7 +126,7 @@ fn catalog(random: &mut Random, faults: Faults) -> Catalog {
             conns_max,
             upkeep: Upkeep::default(),
         };
-        Target::Http(Transport::Http, endpoint)
+        Target::Http(Transport::Http, endpoint.into())
     };
     Catalog::new(vec![
         server(0, command(Isolation::Session)),

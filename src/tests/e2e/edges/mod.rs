@@ -15,6 +15,7 @@ mod sessions;
 mod sse;
 mod remote;
 mod repeats;
+mod endpoints;
 mod processes;
 mod shards;
 mod logs;
