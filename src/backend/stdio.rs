@@ -22,8 +22,8 @@ pub struct Process {
     pub server: ServerId,
     /// Where it is, if it is no child process.
     pub endpoint: EndpointId,
-    /// Endpoints at which it could not be.
-    pub misses: u16,
+    /// Endpoints at which it could not be, a bit for each.
+    pub tried: u64,
     /// Who uses it.
     pub user: User,
     /// How far it is.

@@ -92,8 +92,8 @@ pub struct Exchange {
     pub server: ServerId,
     /// The endpoint that was chosen for it, if its session does not say.
     pub endpoint: Option<EndpointId>,
-    /// Endpoints at which it could not be delivered.
-    pub misses: u16,
+    /// Endpoints to which it could not be sent, a bit for each.
+    pub tried: u64,
     /// The session it belongs to.
     pub session: Option<SessionKey>,
     /// Where it went.

@@ -394,7 +394,7 @@ impl Shard {
         exchange.via = Via::Nothing;
         exchange.resume_at = Some(now + pause(first, u32::from(exchange.resumed), chance));
         exchange.resumed = exchange.resumed.saturating_add(1);
-        exchange.misses = 0;
+        exchange.tried = 0;
         self.watch(key, now);
         true
     }

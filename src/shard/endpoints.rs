@@ -47,7 +47,7 @@ impl Shard {
             None => {
                 let of_client = client.map(of_conn);
                 let hash = session.and_then(|key| self.of_session(key)).or(of_client);
-                self.endpoint_pick(server, hash, now)
+                self.endpoint_pick(server, (hash, self.tried(key)), now)
             }
         };
         if let Some(exchange) = self.exchanges.get_mut(key) {
@@ -61,8 +61,24 @@ impl Shard {
         endpoint
     }
 
+    /// Where an exchange need not be tried again: where it was, and where its session comes from.
+    fn tried(&self, key: ExchangeId) -> u64 {
+        let Some(exchange) = self.exchanges.get(key) else { return 0 };
+        let session = exchange.session.and_then(|key| self.sessions.get(key));
+        let from = match session.map(|session| &session.link) {
+            Some(Link::Http { revival: Some(revival), .. }) => revival.from.as_ref(),
+            _ => None,
+        };
+        exchange.tried | from.map_or(0, |(endpoint, _)| endpoint.bit())
+    }
+
     /// The endpoint for something new.
-    fn endpoint_pick(&mut self, server: ServerId, hash: Option<u64>, now: Instant) -> EndpointId {
+    fn endpoint_pick(
+        &mut self,
+        server: ServerId,
+        (hash, tried): (Option<u64>, u64),
+        now: Instant,
+    ) -> EndpointId {
         let settings = Arc::clone(&self.settings);
         let target = settings.catalog.get(server).map(|server| &server.target);
         let Some(endpoints) = target.and_then(Target::endpoints) else {
@@ -80,7 +96,7 @@ impl Shard {
         let Some(pool) = self.pools.get_mut(usize::from(server.0)) else {
             return EndpointId::default();
         };
-        pool.pick((&endpoints.balance, hash), sockets, now)
+        pool.pick((&endpoints.balance, hash, tried), sockets, now)
     }
 
     /// What stands for a session where a hash decides.
@@ -144,19 +160,26 @@ impl Shard {
             Kind::Request if exchange.resumed != 0 => return false,
             _ => {}
         }
-        exchange.misses = exchange.misses.saturating_add(1);
-        if count <= usize::from(exchange.misses) {
+        exchange.tried |= exchange.endpoint.map_or(0, EndpointId::bit);
+        if self.has_tried_all(server, self.tried(key)) {
             return false;
         }
         let link = session.and_then(|key| self.sessions.get(key)).map(|session| &session.link);
         if let (Some(session), Some(Link::Http { .. })) = (session, link) {
             return self.session_fails_over(session, key, now);
         }
-        exchange.via = Via::Nothing;
-        exchange.endpoint = None;
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.via = Via::Nothing;
+            exchange.endpoint = None;
+        }
         self.counters.failed_over += 1;
         self.http_send(key, now);
         true
+    }
+
+    fn has_tried_all(&self, server: ServerId, tried: u64) -> bool {
+        let count = self.pools.get(usize::from(server.0)).map_or(0, Pool::endpoints);
+        usize::try_from(tried.count_ones()).is_ok_and(|tried| count <= tried)
     }
 
     /// The same for an exchange of a session.
@@ -252,10 +275,10 @@ impl Shard {
             User::Session(key) => self.of_session(key),
             User::Sessions | User::Stateless => None,
         };
-        let endpoint = self.endpoint_pick(server, hash, now);
+        let endpoint = self.endpoint_pick(server, (hash, 0), now);
         if let Some(process) = self.processes.get_mut(&id) {
             process.endpoint = endpoint;
-            process.misses = 0;
+            process.tried = 0;
         }
     }
 
@@ -263,16 +286,16 @@ impl Shard {
     pub(super) fn process_fails_over(&mut self, id: ProcessId, now: Instant) -> bool {
         let Some(process) = self.processes.get_mut(&id) else { return false };
         let (server, before, user) = (process.server, process.endpoint, process.user);
-        let count = self.pools.get(usize::from(server.0)).map_or(0, Pool::endpoints);
-        process.misses = process.misses.saturating_add(1);
-        if process.state != State::Starting || count <= usize::from(process.misses) {
+        process.tried |= before.bit();
+        let tried = process.tried;
+        if process.state != State::Starting || self.has_tried_all(server, tried) {
             return false;
         }
         let hash = match user {
             User::Session(key) => self.of_session(key),
             User::Sessions | User::Stateless => None,
         };
-        let endpoint = self.endpoint_pick(server, hash, now);
+        let endpoint = self.endpoint_pick(server, (hash, tried), now);
         let is_stream = self.processes.get(&id).is_some_and(|it| it.stream().is_some());
         if is_stream && !self.site_mut(server, endpoint).is_some_and(Site::open_stream) {
             return false;

@@ -96,14 +96,14 @@ impl Pool {
     /// The endpoint for something new. `sockets`: what an endpoint has to do that is not seen here.
     pub(super) fn pick(
         &mut self,
-        (balance, hash): (&Balance, Option<u64>),
+        choice: (&Balance, Option<u64>, u64),
         sockets: impl Fn(EndpointId) -> usize,
         now: Instant,
     ) -> EndpointId {
         let sites = &self.sites;
         let load =
             |id: EndpointId| sites.get(usize::from(id.0)).map_or(0, Site::load) + sockets(id);
-        self.balancer.pick(balance, hash, load, now)
+        self.balancer.pick(choice, load, now)
     }
 }
 

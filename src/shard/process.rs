@@ -56,7 +56,7 @@ impl Shard {
         let process = Process {
             server,
             endpoint: EndpointId::default(),
-            misses: 0,
+            tried: 0,
             user,
             state: restart_at.map_or(State::Starting, State::Delayed),
             conn: None,

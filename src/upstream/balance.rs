@@ -66,12 +66,12 @@ impl Balancer {
     }
 
     /// The endpoint for something new. `key` is what decides with [`Balance::ConsistentHash`];
-    /// without one, it is as with [`Balance::RoundRobin`]. `load` is what an endpoint has to do.
-    /// If all are avoided, it is the one that is the next to be tried again.
+    /// without one, it is as with [`Balance::RoundRobin`]. `tried` are those that it was tried at,
+    /// a bit for each. `load` is what an endpoint has to do. If all are avoided, it is the one that
+    /// is the next to be tried again.
     pub fn pick(
         &mut self,
-        balance: &Balance,
-        key: Option<u64>,
+        (balance, key, tried): (&Balance, Option<u64>, u64),
         load: impl Fn(EndpointId) -> usize,
         now: Instant,
     ) -> EndpointId {
@@ -79,7 +79,10 @@ impl Balancer {
         let turn = self.turn;
         let round = (0..count).map(|step| (turn + step) % count);
         let places = &self.places;
-        let is_free = |index: &usize| places.get(*index).is_some_and(|it| !it.is_avoided(now));
+        let is_new = |index: &usize| id(*index).bit() & tried == 0;
+        let is_free = |index: &usize| {
+            is_new(index) && places.get(*index).is_some_and(|it| !it.is_avoided(now))
+        };
         let mut free = round.clone().filter(is_free);
         let picked = match (balance, key) {
             (Balance::RoundRobin, _) | (Balance::ConsistentHash, None) => free.next(),
@@ -87,11 +90,11 @@ impl Balancer {
             (Balance::ConsistentHash, Some(key)) => {
                 free.max_by_key(|index| places.get(*index).map(|place| mix(place.hash ^ mix(key))))
             }
-            (Balance::Weighted(_), _) => self.pick_weighted(now),
+            (Balance::Weighted(_), _) => self.pick_weighted(tried, now),
         };
         let until =
             |index: &usize| self.places.get(*index).map(|it| it.avoided_until.max(it.probed_until));
-        let index = picked.or_else(|| round.min_by_key(until)).unwrap_or(0);
+        let index = picked.or_else(|| round.filter(is_new).min_by_key(until)).unwrap_or(0);
         self.turn = (index + 1) % count.max(1);
         if let Some(place) = self.places.get_mut(index).filter(|place| place.failures != 0) {
             // One is enough to find out whether it is back.
@@ -101,14 +104,16 @@ impl Balancer {
     }
 
     /// Each gets its share, as evenly as it can be done: who is owed most is next.
-    fn pick_weighted(&mut self, now: Instant) -> Option<usize> {
+    fn pick_weighted(&mut self, tried: u64, now: Instant) -> Option<usize> {
+        let is_free = |(index, place): &(usize, &mut Place)| {
+            id(*index).bit() & tried == 0 && !place.is_avoided(now)
+        };
         let mut total = 0;
-        for place in self.places.iter_mut().filter(|place| !place.is_avoided(now)) {
+        for (_, place) in self.places.iter_mut().enumerate().filter(is_free) {
             place.credit += place.weight;
             total += place.weight;
         }
-        let all = self.places.iter_mut().enumerate();
-        let free = all.filter(|(_, place)| !place.is_avoided(now));
+        let free = self.places.iter_mut().enumerate().filter(is_free);
         let (index, place) = free.max_by_key(|(index, it)| (it.credit, usize::MAX - index))?;
         place.credit -= total;
         Some(index)
@@ -209,7 +214,7 @@ mod tests {
     fn counts(balancer: &mut Balancer, balance: &Balance, picks: u64, now: Instant) -> Vec<usize> {
         let mut counts = vec![0; balancer.places.len()];
         for key in 0..picks {
-            counts[usize::from(balancer.pick(balance, Some(key), |_| 0, now).0)] += 1;
+            counts[usize::from(balancer.pick((balance, Some(key), 0), |_| 0, now).0)] += 1;
         }
         counts
     }
@@ -223,7 +228,7 @@ mod tests {
         let now = Instant::now();
         let balance = Balance::RoundRobin;
         let mut balancer = Balancer::new(Some(&endpoints(3, balance.clone())));
-        let mut pick = || balancer.pick(&balance, None, |_| 0, now).0;
+        let mut pick = || balancer.pick((&balance, None, 0), |_| 0, now).0;
         assert_eq!([pick(), pick(), pick(), pick()], [0, 1, 2, 0]);
         assert_eq!(counts(&mut balancer, &balance, 300, now), [100, 100, 100]);
         fail(&mut balancer, 1, now);
@@ -235,7 +240,7 @@ mod tests {
         let now = Instant::now();
         let balance = Balance::Weighted(vec![5, 1, 2]);
         let mut balancer = Balancer::new(Some(&endpoints(3, balance.clone())));
-        let mut pick = || balancer.pick(&balance, None, |_| 0, now).0;
+        let mut pick = || balancer.pick((&balance, None, 0), |_| 0, now).0;
         let first: Vec<u16> = (0..8).map(|_| pick()).collect();
         assert_eq!(first, [0, 2, 0, 0, 1, 0, 2, 0]);
         assert_eq!(counts(&mut balancer, &balance, 800, now), [500, 100, 200]);
@@ -254,16 +259,16 @@ mod tests {
         let mut balancer = Balancer::new(Some(&endpoints(3, balance.clone())));
         let loads = [4, 1, 3];
         let load = |id: EndpointId| loads[usize::from(id.0)];
-        assert_eq!(balancer.pick(&balance, None, load, now), EndpointId(1));
+        assert_eq!(balancer.pick((&balance, None, 0), load, now), EndpointId(1));
         fail(&mut balancer, 1, now);
-        assert_eq!(balancer.pick(&balance, None, load, now), EndpointId(2));
+        assert_eq!(balancer.pick((&balance, None, 0), load, now), EndpointId(2));
         // Without load it is as in turn, not always the first.
         balancer.worked(EndpointId(1));
         assert_eq!(counts(&mut balancer, &balance, 300, now), [100, 100, 100]);
         // Work that stays is spread evenly.
         let mut loads = [9, 0, 0];
         for _ in 0..21 {
-            let picked = balancer.pick(&balance, None, |id| loads[usize::from(id.0)], now);
+            let picked = balancer.pick((&balance, None, 0), |id| loads[usize::from(id.0)], now);
             loads[usize::from(picked.0)] += 1;
         }
         assert_eq!(loads, [10, 10, 10]);
@@ -275,7 +280,7 @@ mod tests {
         let balance = Balance::ConsistentHash;
         let mut balancer = Balancer::new(Some(&endpoints(5, balance.clone())));
         let mut all = |now| -> Vec<u16> {
-            (0..5000).map(|key| balancer.pick(&balance, Some(key), |_| 0, now).0).collect()
+            (0..5000).map(|key| balancer.pick((&balance, Some(key), 0), |_| 0, now).0).collect()
         };
         let before = all(now);
         assert_eq!(before, all(now));
@@ -285,7 +290,7 @@ mod tests {
         }
         fail(&mut balancer, 2, now);
         let mut all = |now| -> Vec<u16> {
-            (0..5000).map(|key| balancer.pick(&balance, Some(key), |_| 0, now).0).collect()
+            (0..5000).map(|key| balancer.pick((&balance, Some(key), 0), |_| 0, now).0).collect()
         };
         let without = all(now);
         let mut heirs = [0; 5];
@@ -301,7 +306,7 @@ mod tests {
         // When it is back, everything is as before.
         balancer.worked(EndpointId(2));
         let after: Vec<u16> =
-            (0..5000).map(|key| balancer.pick(&balance, Some(key), |_| 0, now).0).collect();
+            (0..5000).map(|key| balancer.pick((&balance, Some(key), 0), |_| 0, now).0).collect();
         assert_eq!(before, after);
     }
 
@@ -317,8 +322,8 @@ mod tests {
         let fewer = Endpoints::new(others, balance.clone()).unwrap();
         let (mut before, mut after) = (Balancer::new(Some(&all)), Balancer::new(Some(&fewer)));
         for key in 0..1000 {
-            let was = before.pick(&balance, Some(key), |_| 0, now).0;
-            let is = after.pick(&balance, Some(key), |_| 0, now).0;
+            let was = before.pick((&balance, Some(key), 0), |_| 0, now).0;
+            let is = after.pick((&balance, Some(key), 0), |_| 0, now).0;
             assert!(was == 0 || was == is + 1, "{key}: {was} {is}");
         }
     }
@@ -349,6 +354,28 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_tried_twice_at_the_same_endpoint() {
+        let now = Instant::now();
+        let weighted = Balance::Weighted(vec![9, 1, 1]);
+        let ways = [Balance::RoundRobin, Balance::LeastInFlight, weighted, Balance::ConsistentHash];
+        for balance in ways {
+            let mut balancer = Balancer::new(Some(&endpoints(3, balance.clone())));
+            for round in 0..20 {
+                let mut tried = 0;
+                for _ in 0..3 {
+                    let picked = balancer.pick((&balance, Some(round), tried), |_| 0, now);
+                    assert_eq!(tried & picked.bit(), 0, "{balance:?}");
+                    tried |= picked.bit();
+                    // Some can be connected, and some cannot.
+                    if round % 4 < u64::from(picked.0) {
+                        fail(&mut balancer, picked.0, now);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn if_all_are_gone_they_are_tried_in_the_order_of_their_pauses() {
         let now = Instant::now();
         for balance in [Balance::RoundRobin, Balance::LeastInFlight, Balance::ConsistentHash] {
@@ -357,7 +384,7 @@ mod tests {
             for (index, ms) in [(1, 0), (0, 10), (2, 20)] {
                 fail(&mut balancer, index, later(ms));
             }
-            let mut pick = || balancer.pick(&balance, Some(7), |_| 0, later(30)).0;
+            let mut pick = || balancer.pick((&balance, Some(7), 0), |_| 0, later(30)).0;
             assert_eq!([pick(), pick(), pick()], [1, 0, 2]);
             assert!(!balancer.has_better(EndpointId(1), later(30)));
         }

@@ -164,6 +164,15 @@ impl From<Endpoint> for Endpoints {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId(pub u16);
 
+impl EndpointId {
+    /// Its bit in a set of endpoints.
+    pub fn bit(self) -> u64 {
+        1_u64.checked_shl(self.0.into()).unwrap_or_default()
+    }
+}
+
+const _: () = assert!(limits::ENDPOINTS_MAX <= 64, "a set of endpoints has a bit for each");
+
 /// How endpoints share the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Balance {

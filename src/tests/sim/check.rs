@@ -83,6 +83,8 @@ pub(super) struct Faults {
     pub(super) garbage: bool,
     /// The gateway is stopped in the middle.
     pub(super) drain: bool,
+    /// HTTP servers are gone and come back.
+    pub(super) fall: bool,
 }
 
 /// What became of a call.
