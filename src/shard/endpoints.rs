@@ -205,14 +205,20 @@ impl Shard {
         exchange.via = Via::Nothing;
         self.counters.failed_over += u64::from(!has_moved);
         if has_moved {
-            self.http_send(key, now);
+            match is_answer {
+                true => self.notice_taken(key, now),
+                false => self.http_send(key, now),
+            }
             return true;
         }
         let before = endpoint.take();
         match before.zip(id.clone()).filter(|_| !is_first) {
             Some(from) => self.session_revive(session, (vec![key], Some(from)), now),
             // There is nothing of it at the endpoint.
-            None => self.http_send(key, now),
+            None => {
+                session_of.questions.clear();
+                self.http_send(key, now);
+            }
         }
         true
     }
