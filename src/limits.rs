@@ -198,6 +198,13 @@ pub const RESUMES_MAX: u8 = 5;
 pub const RESUME_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of an HTTP server's error body that are looked at.
 pub const ERROR_BODY_LEN_MAX: usize = 64 * 1024;
+/// Endpoints of one server.
+pub const ENDPOINTS_MAX: usize = 64;
+/// First pause before an endpoint is tried again that could not be connected; doubles up to
+/// [`RESTART_MAX`].
+pub const ENDPOINT_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of a request that is sent again if the process dies that has it.
+pub const REPEAT_LEN_MAX: usize = 64 * 1024;
 /// Interim responses (1xx) of an HTTP server in front of one answer.
 pub const INTERIMS_MAX: u16 = 1024;
 /// Pages of a server's tools that are read for the arguments mirrored in headers.

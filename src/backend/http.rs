@@ -7,13 +7,15 @@ use wire::http1::{BodyDecoder, HEAD_END, is_field_value, write_header, write_len
 use wire::sse::EventParser;
 
 use crate::ids::ExchangeId;
-use crate::upstream::catalog::{Endpoint, ServerId};
+use crate::upstream::catalog::{Endpoint, EndpointId, ServerId};
 
 /// The server's side of a connection.
 #[derive(Debug)]
 pub struct ServerConn {
     /// Whose it is.
     pub server: ServerId,
+    /// Where it leads.
+    pub endpoint: EndpointId,
     /// What it carries; none: it is idle.
     pub exchange: Option<ExchangeId>,
     /// TLS, if the URL says so.
@@ -70,13 +72,14 @@ pub enum Sink {
 impl ServerConn {
     /// A connection that is being dialled for an exchange.
     pub fn new(
-        server: ServerId,
+        (server, endpoint): (ServerId, EndpointId),
         exchange: ExchangeId,
         tls: Option<Box<rustls::ClientConnection>>,
         now: Instant,
     ) -> Self {
         Self {
             server,
+            endpoint,
             exchange: Some(exchange),
             tls,
             is_connected: false,

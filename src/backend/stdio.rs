@@ -13,13 +13,17 @@ use crate::ids::ConnId;
 use crate::ids::ExchangeId;
 use crate::ids::SessionKey;
 use crate::timers::Wish;
-use crate::upstream::catalog::ServerId;
+use crate::upstream::catalog::{EndpointId, ServerId};
 
 /// A child process of a shard, or what stands in its place.
 #[derive(Debug)]
 pub struct Process {
     /// Whose it is.
     pub server: ServerId,
+    /// Where it is, if it is no child process.
+    pub endpoint: EndpointId,
+    /// Endpoints at which it could not be, a bit for each.
+    pub tried: u64,
     /// Who uses it.
     pub user: User,
     /// How far it is.

@@ -45,7 +45,7 @@ impl Membership {
 fn rules(field: Field, report: &mut Report<'_>) -> Option<Rules> {
     let wanted = "a table with allow, deny, rename and descriptions";
     let mut table = field.table(report, wanted)?;
-    keys::refuse_unknown(&table, "tools", report);
+    keys::refuse_unknown(&table, "servers.NAME.tools", report);
     let allow = table.take("allow").map(|field| patterns(field, report));
     let deny = table.take("deny").map(|field| patterns(field, report));
     let rename = table.take("rename").map(|field| texts(field, report)).unwrap_or_default();

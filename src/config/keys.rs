@@ -4,7 +4,7 @@ use super::file::Section;
 use super::problem::Report;
 
 /// The sections of the file with their keys. `""` is the top; `server` is `[servers.NAME]`,
-/// `listen.unix` one socket of that key, `tools` that key of a server.
+/// `listen.unix` one socket of that key.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["listen", "limits", "sessions", "log", "shutdown", "shards", "federation", "servers"]),
     ("listen", &["http", "sse", "ws", "tcp", "unix", "ping_interval", "admin", "hosts", "origins"]),
@@ -15,7 +15,8 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("shutdown", &["drain_timeout"]),
     ("federation", &["separator", "timeout", "page"]),
     ("server", SERVER),
-    ("tools", &["allow", "deny", "rename", "descriptions"]),
+    ("servers.NAME.tools", &["allow", "deny", "rename", "descriptions"]),
+    ("servers.NAME.endpoints", &["url", "weight"]),
 ];
 
 const SERVER: &[&str] = &[
@@ -29,6 +30,8 @@ const SERVER: &[&str] = &[
     "idle_timeout",
     "stop_grace",
     "url",
+    "endpoints",
+    "balance",
     "transport",
     "headers",
     "connections",
@@ -52,8 +55,8 @@ pub(super) const OF_COMMAND: &[&str] = &[
 /// Those of them that servers by HTTP+SSE and WebSocket have as well.
 pub(super) const OF_UPKEEP: &[&str] = &["isolation", "start_timeout", "idle_timeout"];
 
-/// The keys that only servers with a `url` have.
-pub(super) const OF_URL: &[&str] = &["transport", "headers", "connections"];
+/// The keys that only servers with a `url` or with `endpoints` have.
+pub(super) const OF_URL: &[&str] = &["balance", "transport", "headers", "connections"];
 
 /// Reports the keys of this table that are not of that section.
 pub(super) fn refuse_unknown(table: &Section, section: &str, report: &mut Report<'_>) {
@@ -75,7 +78,6 @@ pub(super) fn unknown(name: &str, known: &[&str]) -> String {
     let elsewhere = SECTIONS.iter().find(|(_, keys)| keys.contains(&name));
     match elsewhere {
         Some(("", _)) => format!("unknown key; `{name}` belongs at the top of the file"),
-        Some(("tools", _)) => format!("unknown key; `{name}` belongs into `tools` of a server"),
         Some(("server", _)) => format!("unknown key; `{name}` belongs into [servers.NAME]"),
         Some((section, _)) => format!("unknown key; `{name}` belongs into [{section}]"),
         None => format!("unknown key; known here: {}", known.join(", ")),

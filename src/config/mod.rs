@@ -21,6 +21,7 @@ pub mod problem;
 pub mod secret;
 pub mod source;
 mod build;
+mod endpoints;
 mod federation;
 mod file;
 mod keys;

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use super::endpoints::{self, Place, Places};
 use super::file::{Field, Section, Value};
 use super::keys;
 use super::problem::Report;
 use super::secret::{self, Outside};
-use super::url::{self, Url};
+use super::url::Url;
 use super::value;
 use crate::admission::origin;
 use crate::limits;
-use crate::upstream::catalog::{Command, Endpoint, Secret, Server, Target, Transport, Upkeep};
+use crate::upstream::catalog::{
+    Command, Endpoint, Endpoints, Secret, Server, Target, Transport, Upkeep,
+};
 
 /// Bytes of all headers added to a request: with a target and our own headers they must fit a head.
 const HEADERS_LEN_MAX: usize = limits::HEAD_LEN_MAX / 2;
@@ -51,14 +54,18 @@ pub(super) fn build(
     keys::refuse_unknown(&table, "server", report);
     refuse_misplaced(&table, report);
     let command = table.take("command");
-    let url = table.take("url");
+    let (url, endpoints) = (table.take("url"), table.take("endpoints"));
     // A misspelt key is reported already, and would be the one that is missed.
-    let misspelt =
-        table.fields.iter().any(|field| keys::resembles(&field.name, &["command", "url"]));
-    let both = command.is_some();
-    if both == url.is_some() && (both || !misspelt) {
-        let message =
-            if both { "has both `command` and `url`" } else { "has no `command` or `url`" };
+    let names = ["command", "url", "endpoints"];
+    let misspelt = table.fields.iter().any(|field| keys::resembles(&field.name, &names));
+    let message = match (&command, &url, &endpoints) {
+        (Some(_), Some(_), _) => "has both `command` and `url`",
+        (Some(_), None, Some(_)) => "has both `command` and `endpoints`",
+        (None, Some(_), Some(_)) => "has both `url` and `endpoints`",
+        (None, None, None) if !misspelt => "has no `command` or `url`",
+        _ => "",
+    };
+    if !message.is_empty() {
         report.problem(table.at, &table.path, format!("{message}; a server has exactly one"));
     }
     let request_timeout = table
@@ -67,8 +74,8 @@ pub(super) fn build(
     let command = command.and_then(|field| argv(field, report));
     let upkeep = upkeep(&mut table, report);
     let command = stdio(command, (&mut table, upkeep), outside, report);
-    let url = url.and_then(|field| field_url(field, report));
-    let remote = remote(url, (&mut table, upkeep), outside, report);
+    let places = endpoints::build((url, endpoints), &mut table, report);
+    let remote = remote(places, (&mut table, upkeep), outside, report);
     let target = command.map(Target::Stdio).or(remote)?;
     let request_timeout = request_timeout.unwrap_or(Some(limits::REQUEST_TIMEOUT));
     Some(Server { name: name.to_owned(), target, request_timeout })
@@ -76,7 +83,9 @@ pub(super) fn build(
 
 /// Reports the keys that belong to the other kind of server.
 fn refuse_misplaced(table: &Section, report: &mut Report<'_>) {
-    let (wrong, owner) = match (table.find("command"), table.find("url")) {
+    let (url, endpoints) = (table.find("url"), table.find("endpoints"));
+    let place = url.or(endpoints);
+    let (wrong, owner) = match (table.find("command"), place) {
         (Some(_), None) => (keys::OF_URL, "url"),
         (None, Some(_)) => (keys::OF_COMMAND, "command"),
         _ => return,
@@ -85,7 +94,7 @@ fn refuse_misplaced(table: &Section, report: &mut Report<'_>) {
         Some(Value::Text(text)) => Some(text.as_str()),
         _ => None,
     };
-    let is_socket = text("url").is_some_and(url::is_socket);
+    let is_socket = place.is_some_and(endpoints::are_sockets);
     let has_streams = text("transport").is_some_and(|text| text != "http");
     for field in table.fields.iter().filter(|field| wrong.contains(&field.name.as_str())) {
         if (is_socket || has_streams) && keys::OF_UPKEEP.contains(&field.name.as_str()) {
@@ -169,13 +178,13 @@ fn upkeep(table: &mut Section, report: &mut Report<'_>) -> Upkeep {
 
 /// The keys of a server with a URL. They are checked even if the URL is wrong.
 fn remote(
-    url: Option<(usize, Url)>,
+    places: Option<Places>,
     (table, upkeep): (&mut Section, Upkeep),
     outside: &Outside<'_>,
     report: &mut Report<'_>,
 ) -> Option<Target> {
     let headers = table.take("headers").map(|field| headers(field, outside, report));
-    let is_socket = url.as_ref().is_some_and(|(_, url)| url.is_socket);
+    let is_socket = places.as_ref().is_some_and(Places::are_sockets);
     let transport = table.take("transport").and_then(|field| {
         if is_socket {
             let message = "is only for servers with an http or https URL; remove it";
@@ -189,32 +198,30 @@ fn remote(
     let conns_min = if transport == Transport::Http { 1 } else { 2 };
     let connections =
         table.take("connections").and_then(|field| field.integer(report, conns_min..=65_536));
-    let (at, url) = url?;
+    let places = places?;
     let headers = headers.unwrap_or_default();
     let credentials = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-    if credentials && !url.tls && !origin::is_loopback(&url.host) {
+    let is_bare = |url: &Url| credentials && !url.tls && !origin::is_loopback(&url.host);
+    for place in places.list.iter().filter(|place| is_bare(&place.url)) {
         let (plain, safe) = if is_socket { ("ws", "wss") } else { ("http", "https") };
         let message = format!(
             "sends Authorization in the clear, over {plain} to another machine; use {safe}"
         );
-        report.warning(at, &format!("{}.url", table.path), message);
+        report.warning(place.at, &place.path, message);
     }
-    let endpoint = Endpoint {
+    let endpoint = |Place { url, .. }| Endpoint {
         tls: url.tls,
         host: url.host,
         port: url.port,
         authority: url.authority,
         target: url.target,
-        headers,
+        headers: headers.clone(),
         conns_max: count(connections, limits::SERVER_CONNS_MAX),
         upkeep,
     };
-    Some(if is_socket { Target::WebSocket(endpoint) } else { Target::Http(transport, endpoint) })
-}
-
-fn field_url(field: Field, report: &mut Report<'_>) -> Option<(usize, Url)> {
-    let at = field.at;
-    Some((at, field.parse(report, url::URL, url::parse)?))
+    let all = places.list.into_iter().map(endpoint).collect();
+    let all = Endpoints::new(all, places.balance)?;
+    Some(if is_socket { Target::WebSocket(all) } else { Target::Http(transport, all) })
 }
 
 fn duration(name: &str, table: &mut Section, report: &mut Report<'_>) -> Option<Duration> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Config, LogChoice, Unix};
 use crate::telemetry::log::Format;
 use crate::upstream::catalog::{
-    Command, Endpoint, Isolation, Secret, Server, Target, Transport, Upkeep,
+    Balance, Command, Endpoint, Endpoints, Isolation, Secret, Server, Target, Transport, Upkeep,
 };
 
 impl Display for Config {
@@ -81,13 +81,11 @@ fn show_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "/mcp/{}", server.name)?;
     match &server.target {
         Target::Stdio(command) => show_command(command, f)?,
-        Target::Http(transport, endpoint) => {
-            show_endpoint(if endpoint.tls { "https" } else { "http" }, endpoint, f)?;
+        Target::Http(transport, endpoints) => {
+            show_endpoints(("http", "https"), endpoints, f)?;
             show_transport(*transport, f)?;
         }
-        Target::WebSocket(endpoint) => {
-            show_endpoint(if endpoint.tls { "wss" } else { "ws" }, endpoint, f)?;
-        }
+        Target::WebSocket(endpoints) => show_endpoints(("ws", "wss"), endpoints, f)?,
         Target::View(_) => {}
     }
     if let Some(upkeep) = server.target.upkeep() {
@@ -130,14 +128,38 @@ fn show_upkeep(upkeep: Upkeep, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "  idle_timeout         {}", duration(upkeep.idle_timeout))
 }
 
-fn show_endpoint(scheme: &str, endpoint: &Endpoint, f: &mut Formatter<'_>) -> fmt::Result {
-    // Paths and queries of hosted servers often hold a token.
-    let path = if endpoint.target == "/mcp" { "/mcp" } else { "/…" };
-    writeln!(f, "  url                  {scheme}://{}{path}", endpoint.authority)?;
-    if !endpoint.headers.is_empty() {
-        writeln!(f, "  headers              {}", names(&endpoint.headers))?;
+fn show_endpoints(
+    (plain, safe): (&str, &str),
+    endpoints: &Endpoints,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
+    let is_one = endpoints.count() == 1;
+    for (id, endpoint) in endpoints.iter() {
+        let key = if is_one { "url      " } else { "endpoints" };
+        let scheme = if endpoint.tls { safe } else { plain };
+        // Paths and queries of hosted servers often hold a token.
+        let path = if endpoint.target == "/mcp" { "/mcp" } else { "/…" };
+        write!(f, "  {key}            {scheme}://{}{path}", endpoint.authority)?;
+        if let Balance::Weighted(weights) = &endpoints.balance {
+            let weight = weights.get(usize::from(id.0)).copied().unwrap_or(1);
+            write!(f, " (weight {weight})")?;
+        }
+        writeln!(f)?;
     }
-    writeln!(f, "  connections          {}", endpoint.conns_max)
+    let balance = match endpoints.balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::LeastInFlight => "least_in_flight",
+        Balance::Weighted(_) => "weighted",
+        Balance::ConsistentHash => "consistent_hash",
+    };
+    if !is_one {
+        writeln!(f, "  balance              {balance}")?;
+    }
+    let Endpoint { headers, conns_max, .. } = &endpoints.first;
+    if !headers.is_empty() {
+        writeln!(f, "  headers              {}", names(headers))?;
+    }
+    writeln!(f, "  connections          {conns_max}")
 }
 
 fn show_transport(transport: Transport, f: &mut Formatter<'_>) -> fmt::Result {

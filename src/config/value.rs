@@ -8,7 +8,7 @@ use super::LogChoice;
 use crate::admission::origin;
 use crate::limits;
 use crate::telemetry::log::Format;
-use crate::upstream::catalog::{Isolation, Transport};
+use crate::upstream::catalog::{Balance, Isolation, Transport};
 
 /// Smallest value of `limits.message`.
 pub(super) const MESSAGE_LEN_MIN: usize = 1024;
@@ -164,6 +164,19 @@ pub(super) fn transport(text: &str) -> Result<Transport, String> {
         "sse" => Ok(Transport::Sse),
         "auto" => Ok(Transport::Auto),
         _ => Err("must be \"http\", \"sse\" or \"auto\"".to_owned()),
+    }
+}
+
+/// How endpoints share the work; weights are theirs.
+pub(super) fn balance(text: &str) -> Result<Balance, String> {
+    match text {
+        "round_robin" => Ok(Balance::RoundRobin),
+        "least_in_flight" => Ok(Balance::LeastInFlight),
+        "weighted" => Ok(Balance::Weighted(Vec::new())),
+        "consistent_hash" => Ok(Balance::ConsistentHash),
+        _ => Err("must be \"round_robin\", \"least_in_flight\", \"weighted\" or \
+                  \"consistent_hash\""
+            .to_owned()),
     }
 }
 

@@ -12,9 +12,8 @@ use crate::upstream::catalog::{Catalog, Target};
 /// Trusts what the machine trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` say otherwise). The error is
 /// a sentence for the operator.
 pub(super) fn client(catalog: &Catalog) -> Result<Option<Arc<ClientConfig>>, String> {
-    let is_tls = |target: &Target| match target {
-        Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint.tls,
-        Target::Stdio(_) | Target::View(_) => false,
+    let is_tls = |target: &Target| {
+        target.endpoints().is_some_and(|all| all.iter().any(|(_, endpoint)| endpoint.tls))
     };
     if !catalog.iter().any(|(_, server)| is_tls(&server.target)) {
         return Ok(None);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, UnionKey};
 use crate::message::Era;
 use crate::timers::Wish;
-use crate::upstream::catalog::ServerId;
+use crate::upstream::catalog::{EndpointId, ServerId};
 
 /// What travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,10 @@ pub struct Exchange {
     pub era: Era,
     /// The server it is for.
     pub server: ServerId,
+    /// The endpoint that was chosen for it, if its session does not say.
+    pub endpoint: Option<EndpointId>,
+    /// Endpoints to which it could not be sent, a bit for each.
+    pub tried: u64,
     /// The session it belongs to.
     pub session: Option<SessionKey>,
     /// Where it went.
@@ -118,10 +122,12 @@ pub struct Exchange {
     pub is_enveloped: bool,
     /// Whether it may be sent again although the server may have seen it: lists and reads.
     pub is_repeatable: bool,
-    /// Whether it was sent again already.
+    /// Whether it was sent again already because the server did not know its session.
     pub retried: bool,
     /// Whether the client has cancelled it, and its HTTP server is told so.
     pub is_cancelled: bool,
+    /// Whether it was sent again already because the server was lost.
+    pub repeated: bool,
     /// The status of the response that is passed on as it is.
     pub relayed: Option<u16>,
     /// Whether the caller asked for log messages (2026-07-28).

@@ -14,7 +14,7 @@ use crate::message::Revision;
 use crate::session::id::SessionId;
 use crate::session::replay::{From, Replay};
 use crate::timers::Wish;
-use crate::upstream::catalog::ServerId;
+use crate::upstream::catalog::{EndpointId, ServerId};
 use crate::upstream::restart::Restart;
 
 /// A client's session with one server.
@@ -65,6 +65,8 @@ pub enum Link {
     Process(Option<ProcessId>),
     /// An HTTP server.
     Http {
+        /// Where the server keeps it, once that is chosen.
+        endpoint: Option<EndpointId>,
         /// The server's own session id, if it gave one.
         id: Option<Bytes>,
         /// The GET stream from the server.
@@ -87,6 +89,9 @@ pub struct Revival {
     pub waiting: Vec<ExchangeId>,
     /// Messages to send first, one after the other.
     pub steps: VecDeque<Bytes>,
+    /// Where the session was before, if it moves because that endpoint cannot be connected; and
+    /// the id that it had there.
+    pub from: Option<(EndpointId, Bytes)>,
 }
 
 /// A message to repeat when the server has to be set up again.

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use rand_chacha::rand_core::Rng as _;
 use wire::binary::v1::Dialect;
 use wire::envelope;
 use wire::http1::write_header;
@@ -26,6 +27,7 @@ use crate::shard::post::Incoming;
 use crate::shard::{Role, Shard};
 use crate::telemetry::log::timestamp;
 use crate::upstream::catalog::{ServerId, Target};
+use crate::upstream::restart::pause;
 
 impl Shard {
     /// A client came in. Whether it speaks lines here; otherwise it is for somebody else.
@@ -388,16 +390,19 @@ impl Shard {
     pub(super) fn listen_again(&mut self, key: ExchangeId, now: Instant) -> bool {
         let session = self.exchanges.get(key).filter(|exchange| exchange.kind == Kind::Listen);
         let session = session.and_then(|exchange| self.sessions.get(exchange.session?));
-        let has_channel =
-            session.is_some_and(|session| session.channel.is_some() || session.parent.is_some());
-        let Some(exchange) = self.exchanges.get_mut(key).filter(|_| has_channel) else {
-            return false;
+        let is_lasting = |session: &crate::session::Session| {
+            session.channel.is_some() || session.parent.is_some()
         };
-        let pause = exchange.retry.max(limits::RESTART_MIN);
-        let longer = pause * 2_u32.pow(u32::from(exchange.resumed.min(9)));
+        if !session.is_some_and(is_lasting) {
+            return false;
+        }
+        let chance = self.random.next_u32();
+        let Some(exchange) = self.exchanges.get_mut(key) else { return false };
+        let first = exchange.retry.max(limits::RESTART_MIN);
         exchange.via = Via::Nothing;
+        exchange.resume_at = Some(now + pause(first, u32::from(exchange.resumed), chance));
         exchange.resumed = exchange.resumed.saturating_add(1);
-        exchange.resume_at = Some(now + longer.min(limits::RESTART_MAX).max(pause));
+        exchange.tried = 0;
         self.watch(key, now);
         true
     }

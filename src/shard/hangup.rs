@@ -180,7 +180,7 @@ mod tests {
 
     /// A shard with one client that speaks lines, and its connection.
     fn shard(now: Instant) -> (Shard, ConnId) {
-        let target = Target::Http(Transport::Http, settings::endpoint("127.0.0.1"));
+        let target = Target::Http(Transport::Http, settings::endpoint("127.0.0.1").into());
         let entrances = vec![Entrance::of(Protocol::Lines)];
         let settings = Settings { entrances, ..settings::settings(vec![settings::server(target)]) };
         let mut shard = settings::shard(settings, 0, 1, now);

@@ -21,24 +21,19 @@ use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::shard::event::{Action, Question};
 use crate::shard::{Asked, Role, Shard};
-use crate::upstream::catalog::{Endpoint, Secret, Server, ServerId, Target};
+use crate::upstream::balance::Balancer;
+use crate::upstream::catalog::{
+    Balance, Endpoint, EndpointId, Endpoints, Secret, Server, ServerId,
+};
 use crate::upstream::restart::Restart;
 
 /// What one shard has of one server.
 #[derive(Debug)]
 pub(super) struct Pool {
-    /// Where it is.
-    addrs: Vec<SocketAddr>,
-    /// Until when that is believed; none: for ever.
-    addrs_until: Option<Instant>,
-    is_resolving: bool,
-    /// Exchanges without a connection.
-    waiting: VecDeque<ExchangeId>,
-    /// Connections without an exchange, the last used last.
-    idle: Vec<ConnId>,
-    /// Connections.
-    open: usize,
-    conns_max: usize,
+    /// Its connections, by their endpoint.
+    sites: Vec<Site>,
+    /// Which endpoint is next.
+    pub(super) balancer: Balancer,
     /// The process that all sessions share.
     pub(super) shared: Option<ProcessId>,
     /// The process for stateless requests.
@@ -54,6 +49,23 @@ pub(super) struct Pool {
     pub(super) restart: Restart,
     /// Whether the server was found to speak HTTP+SSE.
     pub(super) is_sse: bool,
+}
+
+/// What one shard has of one endpoint.
+#[derive(Debug)]
+pub(super) struct Site {
+    /// Where it is.
+    addrs: Vec<SocketAddr>,
+    /// Until when that is believed; none: for ever.
+    addrs_until: Option<Instant>,
+    is_resolving: bool,
+    /// Exchanges without a connection.
+    waiting: VecDeque<ExchangeId>,
+    /// Connections without an exchange, the last used last.
+    idle: Vec<ConnId>,
+    /// Connections.
+    open: usize,
+    conns_max: usize,
     /// Connections that are taken for as long as somebody listens: streams of HTTP+SSE, GET streams
     /// of sessions, subscriptions.
     streams: usize,
@@ -61,21 +73,11 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(server: &Server) -> Self {
-        let (literal, conns_max) = match &server.target {
-            Target::Http(_, endpoint) => {
-                let ip = endpoint.host.parse::<IpAddr>().ok();
-                (ip.map(|ip| SocketAddr::new(ip, endpoint.port)), endpoint.conns_max)
-            }
-            Target::Stdio(_) | Target::WebSocket(_) | Target::View(_) => (None, 0),
-        };
+        let endpoints = server.target.endpoints();
+        let sites = endpoints.into_iter().flat_map(Endpoints::iter).map(|(_, it)| Site::new(it));
         Self {
-            addrs: literal.into_iter().collect(),
-            addrs_until: None,
-            is_resolving: false,
-            waiting: VecDeque::new(),
-            idle: Vec::new(),
-            open: 0,
-            conns_max,
+            sites: sites.collect(),
+            balancer: Balancer::new(endpoints),
             shared: None,
             stateless: None,
             initialize: None,
@@ -83,8 +85,46 @@ impl Pool {
             params: Params::default(),
             restart: Restart::default(),
             is_sse: false,
+        }
+    }
+
+    /// How many endpoints there are.
+    pub(super) fn endpoints(&self) -> usize {
+        self.sites.len()
+    }
+
+    /// The endpoint for something new. `sockets`: what an endpoint has to do that is not seen here.
+    pub(super) fn pick(
+        &mut self,
+        choice: (&Balance, Option<u64>, u64),
+        sockets: impl Fn(EndpointId) -> usize,
+        now: Instant,
+    ) -> EndpointId {
+        let sites = &self.sites;
+        let load =
+            |id: EndpointId| sites.get(usize::from(id.0)).map_or(0, Site::load) + sockets(id);
+        self.balancer.pick(choice, load, now)
+    }
+}
+
+impl Site {
+    fn new(endpoint: &Endpoint) -> Self {
+        let ip = endpoint.host.parse::<IpAddr>().ok();
+        Self {
+            addrs: ip.map(|ip| SocketAddr::new(ip, endpoint.port)).into_iter().collect(),
+            addrs_until: None,
+            is_resolving: false,
+            waiting: VecDeque::new(),
+            idle: Vec::new(),
+            open: 0,
+            conns_max: endpoint.conns_max,
             streams: 0,
         }
+    }
+
+    /// What it has to do.
+    fn load(&self) -> usize {
+        self.open - self.idle.len() + self.waiting.len()
     }
 
     /// Counts a stream, if a connection for messages is left.
@@ -105,15 +145,14 @@ impl Pool {
 }
 
 impl Shard {
-    fn pool_mut(&mut self, server: ServerId) -> Option<&mut Pool> {
-        self.pools.get_mut(usize::from(server.0))
+    /// What this shard has of an endpoint.
+    pub(super) fn site_mut(&mut self, server: ServerId, endpoint: EndpointId) -> Option<&mut Site> {
+        self.pools.get_mut(usize::from(server.0))?.sites.get_mut(usize::from(endpoint.0))
     }
 
-    fn endpoint(&self, server: ServerId) -> Option<&Endpoint> {
-        match &self.settings.catalog.get(server)?.target {
-            Target::Http(_, endpoint) => Some(endpoint),
-            Target::Stdio(_) | Target::WebSocket(_) | Target::View(_) => None,
-        }
+    /// An endpoint of a server that has URLs.
+    pub(super) fn endpoint(&self, server: ServerId, endpoint: EndpointId) -> Option<&Endpoint> {
+        self.settings.catalog.get(server)?.target.endpoints()?.get(endpoint)
     }
 
     /// Sends an exchange as soon as there is a connection for it.
@@ -125,32 +164,36 @@ impl Shard {
         {
             return;
         }
-        let has_room = self.pool_mut(server).is_some_and(|pool| pool.has_stream_room());
+        let endpoint = self.endpoint_of(key, now);
+        let has_room = self.site_mut(server, endpoint).is_some_and(|site| site.has_stream_room());
         if !has_room && self.is_endless(key) {
             // Otherwise those who listen would leave no connection to those who ask.
             self.exchange_fail(key, Refusal::Full, now);
             return;
         }
-        while let Some(conn) = self.pool_mut(server).and_then(|pool| pool.idle.pop()) {
+        while let Some(conn) = self.site_mut(server, endpoint).and_then(|site| site.idle.pop()) {
             if self.server_mut(conn).is_some() {
                 self.server_carries(conn, key, now);
                 return;
             }
         }
-        let Some(pool) = self.pool_mut(server) else { return };
-        let is_known = !pool.addrs.is_empty() && pool.addrs_until.is_none_or(|until| now < until);
-        if is_known && pool.open < pool.conns_max {
-            let addrs = pool.addrs.clone();
-            self.server_dial(server, key, addrs, now);
+        if self.has_better(server, endpoint, now) && self.fails_over(key, now) {
             return;
         }
-        if limits::SERVER_WAITING_MAX <= pool.waiting.len() {
+        let Some(site) = self.site_mut(server, endpoint) else { return };
+        let is_known = !site.addrs.is_empty() && site.addrs_until.is_none_or(|until| now < until);
+        if is_known && site.open < site.conns_max {
+            let addrs = site.addrs.clone();
+            self.server_dial((server, endpoint), key, addrs, now);
+            return;
+        }
+        if limits::SERVER_WAITING_MAX <= site.waiting.len() {
             self.exchange_fail(key, Refusal::Full, now);
             return;
         }
-        pool.waiting.push_back(key);
-        if !is_known && !std::mem::replace(&mut pool.is_resolving, true) {
-            self.pool_resolve(server);
+        site.waiting.push_back(key);
+        if !is_known && !std::mem::replace(&mut site.is_resolving, true) {
+            self.site_resolve(server, endpoint, now);
         }
     }
 
@@ -160,51 +203,56 @@ impl Shard {
         exchange.is_some_and(|it| it.kind == Kind::Listen || it.is_subscription)
     }
 
-    fn pool_resolve(&mut self, server: ServerId) {
-        let Some(endpoint) = self.endpoint(server) else { return };
-        let question = Question::Resolve { host: endpoint.host.clone(), port: endpoint.port };
+    fn site_resolve(&mut self, server: ServerId, endpoint: EndpointId, now: Instant) {
+        let Some(it) = self.endpoint(server, endpoint) else { return };
+        let question = Question::Resolve { host: it.host.clone(), port: it.port };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.questions.insert(ticket, Asked::Resolve(server));
+        self.questions.insert(ticket, Asked::Resolve(server, endpoint, now));
         self.actions.push_back(Action::Ask { ticket, question });
     }
 
-    /// The addresses came, or could not be had.
-    pub(super) fn pool_resolved(
+    /// The addresses came, or could not be had. `began`: when they were asked for.
+    pub(super) fn site_resolved(
         &mut self,
-        server: ServerId,
+        (server, endpoint, began): (ServerId, EndpointId, Instant),
         addrs: Option<Vec<SocketAddr>>,
         now: Instant,
     ) {
-        let Some(pool) = self.pool_mut(server) else { return };
-        pool.is_resolving = false;
+        let Some(site) = self.site_mut(server, endpoint) else { return };
+        site.is_resolving = false;
         match addrs {
             Some(addrs) => {
-                pool.addrs = addrs;
-                pool.addrs_until = Some(now + limits::RESOLVE_TTL);
-                self.pool_next(server, now);
+                site.addrs = addrs;
+                site.addrs_until = Some(now + limits::RESOLVE_TTL);
+                self.site_next(server, endpoint, now);
             }
             // Old addresses are better than none.
-            None if !pool.addrs.is_empty() => {
-                pool.addrs_until = Some(now + limits::RESOLVE_RETRY);
-                self.pool_next(server, now);
+            None if !site.addrs.is_empty() => {
+                site.addrs_until = Some(now + limits::RESOLVE_RETRY);
+                self.site_next(server, endpoint, now);
             }
             None => {
-                for key in std::mem::take(&mut pool.waiting) {
-                    self.exchange_fail(key, Refusal::Unreachable, now);
+                let waiting = std::mem::take(&mut site.waiting);
+                self.endpoint_failed((server, endpoint), began, now);
+                for key in waiting {
+                    if !self.fails_over(key, now) {
+                        self.exchange_fail(key, Refusal::Unreachable, now);
+                    }
                 }
             }
         }
     }
 
     /// There is room again: exchanges that wait may go.
-    fn pool_next(&mut self, server: ServerId, now: Instant) {
+    fn site_next(&mut self, server: ServerId, endpoint: EndpointId, now: Instant) {
         let Some(pool) = self.pools.get_mut(usize::from(server.0)) else { return };
+        let Some(site) = pool.sites.get_mut(usize::from(endpoint.0)) else { return };
         // Some ended while they waited; they must not take the place of others.
-        pool.waiting.retain(|key| self.exchanges.get(*key).is_some());
-        let room = pool.conns_max.saturating_sub(pool.open) + pool.idle.len();
-        let count = pool.waiting.len().min(room);
-        let keys: Vec<ExchangeId> = pool.waiting.drain(..count).collect();
+        site.waiting.retain(|key| self.exchanges.get(*key).is_some());
+        let room = site.conns_max.saturating_sub(site.open) + site.idle.len();
+        let count = site.waiting.len().min(room);
+        let keys: Vec<ExchangeId> = site.waiting.drain(..count).collect();
         for key in keys {
             self.http_send(key, now);
         }
@@ -212,24 +260,24 @@ impl Shard {
 
     fn server_dial(
         &mut self,
-        server: ServerId,
+        (server, endpoint): (ServerId, EndpointId),
         key: ExchangeId,
         addrs: Vec<SocketAddr>,
         now: Instant,
     ) {
-        let tls = match self.endpoint(server) {
+        let tls = match self.endpoint(server, endpoint) {
             Some(endpoint) if endpoint.tls => match self.tls_client(endpoint) {
                 Some(tls) => Some(Box::new(tls)),
                 None => return self.exchange_fail(key, Refusal::Unreachable, now),
             },
             _ => None,
         };
-        let conn = ServerConn::new(server, key, tls, now);
+        let conn = ServerConn::new((server, endpoint), key, tls, now);
         let Some(conn) = self.open(Role::Server(Box::new(conn))) else {
             return self.exchange_fail(key, Refusal::Full, now);
         };
-        if let Some(pool) = self.pool_mut(server) {
-            pool.open += 1;
+        if let Some(site) = self.site_mut(server, endpoint) {
+            site.open += 1;
         }
         self.counters.dialled += 1;
         self.counters.server_conns += 1;
@@ -265,11 +313,12 @@ impl Shard {
             && let Some(server) = self.server_mut(conn)
         {
             server.is_stream = true;
-            let id = server.server;
-            if let Some(pool) = self.pool_mut(id) {
-                pool.streams += 1;
+            let (id, endpoint) = (server.server, server.endpoint);
+            if let Some(site) = self.site_mut(id, endpoint) {
+                site.streams += 1;
             }
         }
+        let Some(endpoint) = self.server_mut(conn).map(|server| server.endpoint) else { return };
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Http(conn);
         let session = exchange.session.and_then(|key| self.sessions.get(key));
@@ -298,11 +347,9 @@ impl Shard {
             last_event_id: exchange.last_event_id.as_deref().filter(|_| is_get),
             body: (method == "POST").then_some(&exchange.message),
         };
-        let Some(Target::Http(_, endpoint)) =
-            self.settings.catalog.get(exchange.server).map(|server| &server.target)
-        else {
-            return;
-        };
+        let server = self.settings.catalog.get(exchange.server);
+        let endpoints = server.and_then(|server| server.target.endpoints());
+        let Some(endpoint) = endpoints.and_then(|all| all.get(endpoint)) else { return };
         let mut head = Vec::with_capacity(512);
         request.write_head(&mut head, endpoint);
         let body = request.body.cloned();
@@ -348,8 +395,11 @@ impl Shard {
         server.is_connected = true;
         server.since = now;
         let has_tls = server.tls.is_some();
+        let place = (server.server, server.endpoint);
         if has_tls {
             self.wish_conn(conn, now + limits::CONNECT_TIMEOUT);
+        } else {
+            self.endpoint_worked(place, now);
         }
         if let Some(entry) = self.conns.get_mut(conn)
             && !entry.output.is_empty()
@@ -364,9 +414,15 @@ impl Shard {
             self.server_plain(conn, bytes, now);
             return;
         };
+        let was_shaking = tls.is_handshaking();
         let (plain, is_fine) = tls::open(&mut tls, bytes);
+        let is_done = was_shaking && !tls.is_handshaking();
         if let Some(server) = self.server_mut(conn) {
             server.tls = Some(tls);
+            let place = (server.server, server.endpoint);
+            if is_done {
+                self.endpoint_worked(place, now);
+            }
         }
         self.tls_flush(conn);
         if !plain.is_empty() {
@@ -385,17 +441,18 @@ impl Shard {
         server.body = None;
         server.since = now;
         let (id, is_stream) = (server.server, std::mem::take(&mut server.is_stream));
-        let Some(pool) = self.pool_mut(id) else { return };
-        pool.streams -= usize::from(is_stream);
-        if !keep_alive || is_draining || limits::SERVER_IDLE_MAX <= pool.idle.len() {
+        let endpoint = server.endpoint;
+        let Some(site) = self.site_mut(id, endpoint) else { return };
+        site.streams -= usize::from(is_stream);
+        if !keep_alive || is_draining || limits::SERVER_IDLE_MAX <= site.idle.len() {
             self.server_close(conn, now);
             return;
         }
-        pool.idle.push(conn);
+        site.idle.push(conn);
         self.resume(conn);
         self.wish_conn(conn, now + limits::SERVER_IDLE_TIMEOUT);
-        if self.pool_mut(id).is_some_and(|pool| !pool.waiting.is_empty()) {
-            self.pool_next(id, now);
+        if self.site_mut(id, endpoint).is_some_and(|site| !site.waiting.is_empty()) {
+            self.site_next(id, endpoint, now);
         }
     }
 
@@ -408,19 +465,28 @@ impl Shard {
         let Role::Server(server) = entry.role else { return };
         self.counters.server_conns -= 1;
         self.actions.push_back(Action::Close { conn, rest: VecDeque::new() });
-        if let Some(pool) = self.pool_mut(server.server) {
-            pool.open -= 1;
-            pool.streams -= usize::from(server.is_stream);
-            pool.idle.retain(|idle| *idle != conn);
+        if let Some(site) = self.site_mut(server.server, server.endpoint) {
+            site.open -= 1;
+            site.streams -= usize::from(server.is_stream);
+            site.idle.retain(|idle| *idle != conn);
         }
-        self.pool_next(server.server, now);
+        self.site_next(server.server, server.endpoint, now);
+    }
+
+    /// Whether a connection leads somewhere, as far as is known.
+    pub(super) fn is_connected(&self, conn: ConnId) -> bool {
+        match self.conns.get(conn).map(|entry| &entry.role) {
+            Some(Role::Server(server)) => server.is_connected,
+            Some(Role::Client(_) | Role::Channel(_) | Role::Process(_)) | None => false,
+        }
     }
 
     /// A connection to a server broke or could not be made.
     pub(super) fn server_lost(&mut self, conn: ConnId, now: Instant) {
         let Some(server) = self.server_mut(conn) else { return };
-        let id = server.server;
+        let (id, endpoint, began) = (server.server, server.endpoint, server.since);
         let (is_connected, is_answering) = (server.is_connected, server.is_answering);
+        let is_shaking = server.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
         let is_reused = 1 < server.uses;
         let Some(key) = server.exchange else {
             self.server_close(conn, now);
@@ -442,24 +508,33 @@ impl Shard {
         if let Some(server) = self.server_mut(conn) {
             server.exchange = None;
         }
+        if !is_connected || is_shaking {
+            // Before those that wait for its place.
+            self.endpoint_failed((id, endpoint), began, now);
+        }
         self.server_close(conn, now);
+        if (!is_connected || is_shaking) && self.fails_over(key, now) {
+            return;
+        }
         if !is_connected {
             // Look the name up again before the next attempt.
-            if let Some(pool) = self.pool_mut(id)
-                && pool.addrs_until.is_some()
+            if let Some(site) = self.site_mut(id, endpoint)
+                && site.addrs_until.is_some()
             {
-                pool.addrs_until = Some(now);
+                site.addrs_until = Some(now);
             }
             self.exchange_fail(key, Refusal::Unreachable, now);
             return;
         }
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
         // A server may close an idle connection just when a request is on its way. Whether it saw
         // that cannot be known, so only what changes nothing is sent again.
-        if is_reused && !is_answering && exchange.is_repeatable && !exchange.retried {
-            exchange.retried = true;
-            exchange.via = Via::Nothing;
-            self.http_send(key, now);
+        let is_idle_end = is_reused && !is_answering;
+        if self.http_repeats(key, now) || is_idle_end && self.http_repeats_any(key, now) {
+            return;
+        }
+        // To begin a session anew is harmless as well.
+        let kind = self.exchanges.get(key).map(|exchange| exchange.kind);
+        if kind == Some(Kind::Handshake) && self.fails_over(key, now) {
             return;
         }
         self.exchange_fail(key, Refusal::Died, now);
@@ -468,7 +543,7 @@ impl Shard {
     /// Ends the server's half of a session that ended here.
     pub(super) fn http_delete(
         &mut self,
-        (server, revision): (ServerId, Revision),
+        (server, endpoint, revision): (ServerId, EndpointId, Revision),
         id: Bytes,
         now: Instant,
     ) {
@@ -480,6 +555,7 @@ impl Shard {
             }
             if let Some(exchange) = self.exchanges.get_mut(key) {
                 exchange.headers = Bytes::from(lines);
+                exchange.endpoint = Some(endpoint);
             }
             self.http_send(key, now);
         }

@@ -112,7 +112,9 @@ impl Shard {
         let (server, session, era) = (exchange.server, exchange.session, exchange.era);
         let headers = exchange.headers.clone();
         let payload = Payload::Whole(exchange.message.clone());
-        if self.goes_to_process(server, session)
+        let is_kept = exchange.is_repeatable && exchange.message.len() <= limits::REPEAT_LEN_MAX;
+        if !is_kept
+            && self.goes_to_process(server, session)
             && let Some(exchange) = self.exchanges.get_mut(key)
         {
             let kept = std::mem::take(&mut exchange.message);

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rand_chacha::rand_core::Rng as _;
 use wire::rpc::{self, Envelope};
 
 use crate::exchange::Reply;
@@ -263,6 +264,7 @@ impl Shard {
 
     /// A member cannot be used any more, or could not be opened.
     pub(super) fn member_down(&mut self, union: UnionKey, index: usize, now: Instant) {
+        let chance = self.random.next_u32();
         let Some(entry) = self.unions.get_mut(union) else { return };
         let owner = entry.session();
         let Some(member) = entry.members.get_mut(index) else { return };
@@ -271,7 +273,7 @@ impl Shard {
         }
         let was_open = member.phase == Phase::Open;
         member.phase = Phase::Down;
-        member.restart.died(was_open, now);
+        member.restart.died(was_open, chance, now);
         let at = member.restart.at.unwrap_or(now);
         let session = member.session.take();
         member.result = Bytes::new();

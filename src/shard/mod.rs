@@ -21,6 +21,8 @@
 //! union    clients of a view of many servers     leg   what goes to its members for them
 //! member   the members: opened, heard, missed     lists   what they offer
 //! flow     back-pressure         revive   sessions that a server has lost
+//! repeat   requests that were lost with their server
+//! endpoints  which endpoint of a server, and what if it cannot be connected
 //! tunnel   clients whose session belongs to another shard
 //! clock    deadlines             drain  the end           report  log lines
 //! ```
@@ -48,6 +50,8 @@ mod lists;
 mod http;
 mod respond;
 mod revive;
+mod repeat;
+mod endpoints;
 mod answer;
 mod flow;
 mod tunnel;
@@ -87,7 +91,7 @@ use crate::shard::sse::Streams;
 use crate::table::Table;
 use crate::telemetry::counters::Counters;
 use crate::timers::{Timers, Wish};
-use crate::upstream::catalog::ServerId;
+use crate::upstream::catalog::{EndpointId, ServerId};
 
 /// Requests for unknown sessions that one source may send to all shards.
 const GUESSES: Rate = Rate { interval: limits::GUESS_INTERVAL, burst: limits::GUESSES_MAX };
@@ -182,7 +186,7 @@ enum Timer {
 /// What a question was asked for.
 #[derive(Clone, Copy, Debug)]
 enum Asked {
-    Resolve(ServerId),
+    Resolve(ServerId, EndpointId, Instant),
     Start(ProcessId),
     Locate(ProcessId),
 }
@@ -349,10 +353,12 @@ impl Shard {
 
     fn answered(&mut self, ticket: Ticket, answer: Answer, now: Instant) {
         match (self.questions.remove(&ticket), answer) {
-            (Some(Asked::Resolve(server)), Answer::Resolved(addrs)) => {
-                self.pool_resolved(server, Some(addrs), now);
+            (Some(Asked::Resolve(server, endpoint, began)), Answer::Resolved(addrs)) => {
+                self.site_resolved((server, endpoint, began), Some(addrs), now);
             }
-            (Some(Asked::Resolve(server)), _) => self.pool_resolved(server, None, now),
+            (Some(Asked::Resolve(server, endpoint, began)), _) => {
+                self.site_resolved((server, endpoint, began), None, now);
+            }
             (Some(Asked::Locate(process)), Answer::Resolved(addrs)) => {
                 self.remote_ws_located(process, Some(addrs), now);
             }

@@ -392,9 +392,12 @@ impl Shard {
         let (bytes, envelope) = (incoming.bytes(), incoming.envelope);
         let server = self.settings.catalog.get(incoming.server);
         let is_http = !self.goes_to_process(incoming.server, incoming.session);
-        let message = if is_http { incoming.payload.keep() } else { Bytes::new() };
+        let is_repeatable = is_repeatable(incoming);
+        // What goes to a process is kept only if it will be sent again should the process die.
+        let is_kept = is_http || is_repeatable && bytes.len() <= limits::REPEAT_LEN_MAX;
+        let message = if is_kept { incoming.payload.keep() } else { Bytes::new() };
         let part = |span: wire::json::Span| {
-            if is_http {
+            if is_kept {
                 message.slice(span.start as usize..span.end as usize)
             } else {
                 Bytes::copy_from_slice(span.get(bytes))
@@ -408,6 +411,8 @@ impl Shard {
             kind,
             era: incoming.era,
             server: incoming.server,
+            endpoint: None,
+            tried: 0,
             session: incoming.session,
             via: Via::Nothing,
             reply,
@@ -416,9 +421,10 @@ impl Shard {
             headers: incoming.headers.clone(),
             label: self.label(incoming),
             is_enveloped: false,
-            is_repeatable: is_repeatable(incoming),
+            is_repeatable,
             retried: false,
             is_cancelled: false,
+            repeated: false,
             relayed: None,
             wants_logs: envelope.meta_log_level.is_some(),
             is_subscription,
@@ -489,6 +495,8 @@ impl Shard {
             kind,
             era: Era::Legacy,
             server,
+            endpoint: None,
+            tried: 0,
             session,
             via: Via::Nothing,
             reply: Reply::Nobody,
@@ -501,6 +509,7 @@ impl Shard {
             is_repeatable: true,
             retried: false,
             is_cancelled: false,
+            repeated: false,
             relayed: None,
             wants_logs: false,
             is_subscription: false,

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
+use rand_chacha::rand_core::Rng as _;
 use wire::json::Span;
 use wire::lines::{Line, LineReader};
 use wire::rpc::{self, Envelope};
@@ -21,7 +22,7 @@ use crate::shard::event::{Action, Question};
 use crate::shard::post::Incoming;
 use crate::shard::{Asked, Role, Shard, Timer};
 use crate::timers::Wish;
-use crate::upstream::catalog::ServerId;
+use crate::upstream::catalog::{EndpointId, ServerId};
 
 impl Shard {
     /// The process of this server for this user: the running one, or a new one.
@@ -55,6 +56,8 @@ impl Shard {
         let carrier = self.carrier(server, now);
         let process = Process {
             server,
+            endpoint: EndpointId::default(),
+            tried: 0,
             user,
             state: restart_at.map_or(State::Starting, State::Delayed),
             conn: None,
@@ -93,6 +96,8 @@ impl Shard {
     fn process_start(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.state = State::Starting;
+        self.process_located(id, now);
+        let Some(process) = self.processes.get(&id) else { return };
         match process.carrier {
             Carrier::Pipes(_) => {}
             Carrier::Events(_) => return self.remote_sse_start(id, now),
@@ -324,6 +329,9 @@ impl Shard {
     pub(super) fn process_ended(&mut self, id: ProcessId, refusal: Refusal, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let was_wanted = process.state != State::Stopping;
+        // One that has never answered anything would die of the same again.
+        let has_worked = process.state == State::Ready && process.has_answered;
+        let is_death = refusal == Refusal::Died && has_worked;
         // One that waits for its turn has never been asked for: nobody will report its end. Nor
         // that of what is no child process.
         process.has_exited |= matches!(process.state, State::Delayed(_)) || !process.is_child();
@@ -347,6 +355,7 @@ impl Shard {
             self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
         }
         if was_wanted {
+            let chance = self.random.next_u32();
             let restart = match user {
                 User::Session(key) => self.sessions.get_mut(key).map(|it| &mut it.restart),
                 User::Sessions | User::Stateless => {
@@ -354,7 +363,7 @@ impl Shard {
                 }
             };
             if let Some(restart) = restart.filter(|_| is_failure) {
-                restart.died(has_answered, now);
+                restart.died(has_answered, chance, now);
             }
             if !has_exited {
                 self.actions.push_back(Action::Stop { process: id, grace });
@@ -362,7 +371,9 @@ impl Shard {
         }
         self.process_unlink(id);
         for key in pending {
-            self.exchange_fail(key, refusal, now);
+            if !(is_death && self.process_repeats(key, now)) {
+                self.exchange_fail(key, refusal, now);
+            }
         }
         if has_exited {
             self.processes.remove(&id);

@@ -17,6 +17,7 @@ use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::shard::Shard;
 use crate::shard::answer::Outcome;
+use crate::shard::http::Site;
 use crate::shard::post::Incoming;
 use crate::upstream::catalog::{Secret, Target, Transport};
 
@@ -24,9 +25,8 @@ impl Shard {
     /// Asks for the stream.
     pub(super) fn remote_sse_start(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get(&id) else { return };
-        let server = process.server;
-        let Some(pool) = self.pools.get_mut(usize::from(server.0)) else { return };
-        if !pool.open_stream() {
+        let (server, endpoint) = (process.server, process.endpoint);
+        if !self.site_mut(server, endpoint).is_some_and(Site::open_stream) {
             self.process_refused(id, "there are as many streams as connections allow", now);
             return;
         }
@@ -37,8 +37,8 @@ impl Shard {
         match key {
             Some(key) => self.http_send(key, now),
             None => {
-                if let Some(pool) = self.pools.get_mut(usize::from(server.0)) {
-                    pool.close_stream();
+                if let Some(site) = self.site_mut(server, endpoint) {
+                    site.close_stream();
                 }
                 self.process_refused(id, "there are too many exchanges", now);
             }
@@ -53,14 +53,12 @@ impl Shard {
         now: Instant,
     ) {
         let Some(process) = self.processes.get_mut(&id) else { return };
-        let (server, state) = (process.server, process.state);
+        let (server, endpoint, state) = (process.server, process.endpoint, process.state);
         let Some(stream) = process.stream_mut() else { return };
         if name == b"endpoint" && stream.target.is_none() && state == State::Starting {
-            let target = match self.settings.catalog.get(server).map(|server| &server.target) {
-                Some(Target::Http(_, endpoint)) => resolve(endpoint, data),
-                Some(Target::Stdio(_) | Target::WebSocket(_) | Target::View(_)) | None => None,
-            };
-            let Some(target) = target else {
+            let endpoints = self.settings.catalog.get(server).and_then(|it| it.target.endpoints());
+            let endpoint = endpoints.and_then(|all| all.get(endpoint));
+            let Some(target) = endpoint.and_then(|endpoint| resolve(endpoint, data)) else {
                 self.report_process(id, "named no address of its own for messages", now);
                 return self.process_ended(id, Refusal::BadServer, now);
             };
@@ -159,19 +157,20 @@ impl Shard {
         let (kind, server, line) = (exchange.kind, exchange.server, exchange.message.clone());
         if kind == Kind::Open(id) {
             self.exchange_end(key, Outcome::Answered(200), now);
-            let Some(stream) = self.stream_mut(id) else { return };
+            let Some(process) = self.processes.get_mut(&id) else { return };
+            let endpoint = process.endpoint;
+            let Some(stream) = process.stream_mut() else { return };
             stream.exchange = None;
-            if stream.target.is_none() {
-                // Perhaps it is another server by now.
-                if let Some(pool) = self.pools.get_mut(usize::from(server.0)) {
-                    pool.is_sse = false;
-                    pool.close_stream();
-                }
-                self.report_process(id, "has no event stream for us", now);
-            } else if let Some(pool) = self.pools.get_mut(usize::from(server.0)) {
-                pool.close_stream();
-                self.report_process(id, "ended its event stream", now);
+            let is_new = stream.target.is_none();
+            if let Some(site) = self.site_mut(server, endpoint) {
+                site.close_stream();
             }
+            if let Some(pool) = self.pools.get_mut(usize::from(server.0)) {
+                // Perhaps it is another server by now.
+                pool.is_sse &= !is_new;
+            }
+            let what = if is_new { "has no event stream for us" } else { "ended its event stream" };
+            self.report_process(id, what, now);
             return self.process_ended(id, refusal, now);
         }
         let request = self.exchange_of_line(id, &line);
@@ -196,14 +195,14 @@ impl Shard {
     /// The process is over: nothing is brought or taken any more.
     pub(super) fn remote_sse_ended(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else { return };
-        let server = process.server;
+        let (server, endpoint) = (process.server, process.endpoint);
         let Some(stream) = process.stream_mut() else { return };
         stream.queue = VecDeque::new();
         let (exchange, posting) = (stream.exchange.take(), stream.posting.take());
         if let Some(exchange) = exchange {
             self.exchange_end(exchange, Outcome::Answered(200), now);
-            if let Some(pool) = self.pools.get_mut(usize::from(server.0)) {
-                pool.close_stream();
+            if let Some(site) = self.site_mut(server, endpoint) {
+                site.close_stream();
             }
         }
         if let Some(posting) = posting {

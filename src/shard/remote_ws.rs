@@ -21,26 +21,21 @@ use crate::limits;
 use crate::refusal::Refusal;
 use crate::shard::event::{Action, Question};
 use crate::shard::{Asked, Role, Shard};
-use crate::upstream::catalog::{Endpoint, ServerId, Target};
 
 const HEAD_LIMITS: http1::Limits =
     http1::Limits { head_len_max: limits::HEAD_LEN_MAX, target_len_max: limits::TARGET_LEN_MAX };
 
 impl Shard {
-    /// Where a server is that is reached by WebSocket.
-    fn ws_endpoint(&self, server: ServerId) -> Option<&Endpoint> {
-        match &self.settings.catalog.get(server)?.target {
-            Target::WebSocket(endpoint) => Some(endpoint),
-            Target::Stdio(_) | Target::Http(..) | Target::View(_) => None,
-        }
-    }
-
     /// Dials, as soon as it is known where.
     pub(super) fn remote_ws_start(&mut self, id: ProcessId, now: Instant) {
-        let Some(server) = self.processes.get(&id).map(|process| process.server) else { return };
-        let Some(endpoint) = self.ws_endpoint(server) else { return };
+        let Some((server, place)) = self.processes.get(&id).map(|it| (it.server, it.endpoint))
+        else {
+            return;
+        };
+        let Some(endpoint) = self.endpoint(server, place) else { return };
         let is_open = |process: &&Process| {
-            process.server == server && !matches!(process.state, State::Delayed(_))
+            (process.server, process.endpoint) == (server, place)
+                && !matches!(process.state, State::Delayed(_))
         };
         if endpoint.conns_max < self.processes.values().filter(is_open).count() {
             self.process_refused(id, "there are as many connections as are allowed", now);
@@ -63,11 +58,14 @@ impl Shard {
         now: Instant,
     ) {
         let process = self.processes.get(&id).filter(|it| it.state == State::Starting);
-        let Some(server) = process.map(|process| process.server) else { return };
+        let Some((server, place)) = process.map(|it| (it.server, it.endpoint)) else { return };
         let Some(addrs) = addrs else {
+            if self.remote_ws_fails_over(id, now) {
+                return;
+            }
             return self.process_failed(id, "its host has no known address", now);
         };
-        let tls = match self.ws_endpoint(server) {
+        let tls = match self.endpoint(server, place) {
             Some(endpoint) if endpoint.tls => match self.tls_client(endpoint) {
                 Some(tls) => Some(Box::new(tls)),
                 None => return self.process_failed(id, "TLS cannot be set up", now),
@@ -92,8 +90,8 @@ impl Shard {
 
     /// The connection is there: the handshake comes first.
     pub(super) fn remote_ws_connected(&mut self, id: ProcessId) {
-        let server = self.processes.get(&id).map(|process| process.server);
-        let Some(endpoint) = server.and_then(|server| self.ws_endpoint(server)) else { return };
+        let place = self.processes.get(&id).map(|it| (it.server, it.endpoint));
+        let Some(endpoint) = place.and_then(|it| self.endpoint(it.0, it.1)) else { return };
         let mut request = Vec::new();
         let Some(Carrier::WebSocket(socket)) = self.processes.get(&id).map(|it| &it.carrier) else {
             return;
@@ -130,6 +128,7 @@ impl Shard {
 
     /// Bytes of a server that is reached by WebSocket.
     pub(super) fn remote_ws_received(&mut self, id: ProcessId, bytes: &mut [u8], now: Instant) {
+        let conn = self.process_conn(id);
         let Some(socket) = self.ws_mut(id) else { return };
         socket.alive_at = now;
         let Some(tls) = &mut socket.tls else { return self.remote_ws_plain(id, bytes, now) };
@@ -137,7 +136,8 @@ impl Shard {
         // What TLS itself has to say.
         self.remote_ws_send(id, b"");
         self.remote_ws_plain(id, &mut plain, now);
-        if !is_fine && self.ws_mut(id).is_some() {
+        // It may be at another endpoint by now.
+        if !is_fine && conn.is_some() && self.process_conn(id) == conn {
             self.remote_ws_lost(id, now);
         }
     }
@@ -159,12 +159,16 @@ impl Shard {
                 if let Some(conn) = self.process_conn(id) {
                     self.wish_conn(conn, now + self.settings.ping_interval);
                 }
+                self.remote_ws_worked(id, now);
                 self.process_greets(id, now);
                 let frames = head.get_mut(used..).unwrap_or_default();
                 self.remote_ws_frames(id, frames, now);
             }
             Err((refusal, why)) => {
                 self.report_process(id, &why, now);
+                if refusal == Refusal::Unreachable && self.remote_ws_fails_over(id, now) {
+                    return;
+                }
                 self.process_ended(id, refusal, now);
             }
         }
@@ -261,10 +265,28 @@ impl Shard {
         let Some(socket) = process.socket_mut() else { return };
         socket.is_open = false;
         if is_starting {
+            if self.remote_ws_fails_over(id, now) {
+                return;
+            }
             return self.process_failed(id, "cannot be connected to by WebSocket", now);
         }
         self.report_process(id, "closed the connection", now);
         self.process_ended(id, Refusal::Died, now);
+    }
+
+    fn remote_ws_worked(&mut self, id: ProcessId, now: Instant) {
+        if let Some(place) = self.processes.get(&id).map(|it| (it.server, it.endpoint)) {
+            self.endpoint_worked(place, now);
+        }
+    }
+
+    /// No WebSocket was opened: tries the next endpoint, if there is one.
+    fn remote_ws_fails_over(&mut self, id: ProcessId, now: Instant) -> bool {
+        let Some(process) = self.processes.get_mut(&id) else { return false };
+        let place = (process.server, process.endpoint);
+        let Some(began) = process.socket_mut().map(|socket| socket.alive_at) else { return false };
+        self.endpoint_failed(place, began, now);
+        self.process_fails_over(id, now)
     }
 
     /// The process is over.
@@ -342,6 +364,7 @@ mod tests {
     use crate::shard::event::Event;
     use crate::shard::settings::Settings;
     use crate::tests::settings;
+    use crate::upstream::catalog::Target;
 
     const INITIALIZE: &[u8] =
         b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\
@@ -350,7 +373,7 @@ mod tests {
 
     /// A shard with a server that may have one connection, and whose name is to be looked up.
     fn shard(now: Instant) -> Shard {
-        let target = Target::WebSocket(settings::endpoint("name.test"));
+        let target = Target::WebSocket(settings::endpoint("name.test").into());
         let entrances = vec![Entrance::of(Protocol::Lines)];
         let settings = Settings { entrances, ..settings::settings(vec![settings::server(target)]) };
         settings::shard(settings, 0, 1, now)

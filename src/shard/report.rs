@@ -14,7 +14,7 @@ use crate::session::Session;
 use crate::shard::answer::Outcome;
 use crate::shard::{Role, Shard};
 use crate::telemetry::log::Line;
-use crate::upstream::catalog::ServerId;
+use crate::upstream::catalog::{EndpointId, ServerId};
 
 impl Shard {
     /// Writes a line, unless there is no log or too much of it waits already.
@@ -60,6 +60,11 @@ impl Shard {
             let line = line.text("method", method);
             let line = match &exchange.label.name {
                 Some(name) => line.text("name", name),
+                None => line,
+            };
+            // Only where there are several.
+            let line = match exchange.endpoint {
+                Some(endpoint) => line.number("endpoint", u64::from(endpoint.0) + 1),
                 None => line,
             };
             let line = match outcome {
@@ -143,6 +148,22 @@ impl Shard {
         let name = view.and_then(|view| view.members.get(index)).map(|member| member.name.clone());
         self.record("member", now, |_, line| {
             line.text("server", name.unwrap_or_default()).text("what", what)
+        });
+    }
+
+    /// Something has become of an endpoint, one of several.
+    pub(super) fn report_endpoint(
+        &mut self,
+        (server, endpoint): (ServerId, EndpointId),
+        what: &str,
+        now: Instant,
+    ) {
+        self.record("endpoint", now, |shard, line| {
+            let at = shard.endpoint(server, endpoint).map(|it| &*it.authority);
+            line.text("server", shard.server_name(server))
+                .number("endpoint", u64::from(endpoint.0) + 1)
+                .text("at", at.unwrap_or_default())
+                .text("what", what)
         });
     }
 

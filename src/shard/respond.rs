@@ -522,6 +522,7 @@ impl Shard {
     pub(super) fn response_breaks(&mut self, key: ExchangeId, sink: Sink, now: Instant) {
         match sink {
             Sink::Events(_) => self.events_broke(key, now),
+            Sink::Gather { .. } if self.http_repeats(key, now) => {}
             Sink::Relay | Sink::Gather { .. } | Sink::Discard => {
                 self.exchange_fail(key, Refusal::Died, now);
             }
@@ -529,7 +530,7 @@ impl Shard {
     }
 
     /// A legacy event stream ended before the answer was in it.
-    fn events_broke(&mut self, key: ExchangeId, now: Instant) {
+    pub(super) fn events_broke(&mut self, key: ExchangeId, now: Instant) {
         if self.listen_again(key, now) {
             return;
         }
@@ -552,7 +553,9 @@ impl Shard {
             && exchange.resumed < limits::RESUMES_MAX
             && kind == Kind::Request;
         if !can_resume {
-            self.exchange_fail(key, Refusal::Died, now);
+            if !self.http_repeats(key, now) {
+                self.exchange_fail(key, Refusal::Died, now);
+            }
             return;
         }
         exchange.resumed += 1;

@@ -3,11 +3,14 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::exchange::{Kind, Via};
 use crate::ids::{ExchangeId, SessionKey};
 use crate::refusal::Refusal;
 use crate::session::{Link, Revival};
 use crate::shard::Shard;
+use crate::upstream::catalog::EndpointId;
 
 impl Shard {
     /// The HTTP server does not know the session of this exchange any more.
@@ -45,14 +48,15 @@ impl Shard {
                 self.notice_taken(stale, now);
             }
         }
-        self.session_revive(key, vec![exchange], now);
+        self.session_revive(key, (vec![exchange], None), now);
     }
 
     /// Sets a session up at an HTTP server that does not know it; these exchanges wait for it.
+    /// `from`: the endpoint that it leaves because that cannot be connected.
     pub(super) fn session_revive(
         &mut self,
         key: SessionKey,
-        waiting: Vec<ExchangeId>,
+        (waiting, from): (Vec<ExchangeId>, Option<(EndpointId, Bytes)>),
         now: Instant,
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
@@ -61,7 +65,7 @@ impl Shard {
         let steps = messages.chain(session.setup.iter().map(|setup| setup.message.clone()));
         let steps = steps.collect();
         let Link::Http { revival, .. } = &mut session.link else { return };
-        *revival = Some(Revival { waiting, steps });
+        *revival = Some(Revival { waiting, steps, from });
         match self.begin_own(Kind::Handshake, (Some(key), server), initialize, now) {
             Some(handshake) => self.http_send(handshake, now),
             None => self.revive_failed(key, Refusal::Full, now),
@@ -84,6 +88,10 @@ impl Shard {
         let server = session.server;
         let Link::Http { revival: slot, .. } = &mut session.link else { return };
         let Some(revival) = slot else { return };
+        if revival.from.take().is_some() {
+            self.session_moved(key, now);
+            return self.revive_next(key, now);
+        }
         if let Some(message) = revival.steps.pop_front() {
             match self.begin_own(Kind::Setup, (Some(key), server), message, now) {
                 Some(step) => self.http_send(step, now),
@@ -107,18 +115,27 @@ impl Shard {
     }
 
     /// Whether this is a client's answer to a question of the server: a notice with an id.
-    fn is_answer(&self, key: ExchangeId) -> bool {
+    pub(super) fn is_answer(&self, key: ExchangeId) -> bool {
         let exchange = self.exchanges.get(key);
         exchange.is_some_and(|it| it.kind == Kind::Notice && !it.id.is_empty())
     }
 
-    /// It could not be set up again: the client must begin anew. One that does not know that it
-    /// has a session is told what went wrong.
+    /// It could not be set up again: the client must begin anew, unless the session may still be
+    /// where it was before, and there again later. One that does not know that it has a session is
+    /// told what went wrong.
     pub(super) fn revive_failed(&mut self, key: SessionKey, why: Refusal, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let refusal = if session.is_mute { why } else { Refusal::UnknownSession };
-        let Link::Http { revival, .. } = &mut session.link else { return };
-        let waiting = revival.take().map(|revival| revival.waiting).unwrap_or_default();
+        let Link::Http { endpoint, id, revival, .. } = &mut session.link else { return };
+        let (waiting, from) =
+            revival.take().map(|revival| (revival.waiting, revival.from)).unwrap_or_default();
+        if let Some((before, id_before)) = from {
+            (*endpoint, *id) = (Some(before), Some(id_before));
+            for exchange in waiting {
+                self.exchange_fail(exchange, Refusal::Unreachable, now);
+            }
+            return;
+        }
         for exchange in waiting {
             self.exchange_fail(exchange, refusal, now);
         }

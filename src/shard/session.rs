@@ -118,7 +118,7 @@ impl Shard {
         }
         self.session_watch(key, now);
         if matches!(self.sessions.get(key)?.link, Link::Http { .. }) {
-            self.session_revive(key, Vec::new(), now);
+            self.session_revive(key, (Vec::new(), None), now);
         }
         // What cannot even be begun has ended the session again.
         self.sessions.get(key).map(|_| key)
@@ -129,6 +129,7 @@ impl Shard {
         let link = match self.is_process(server) {
             true => Link::Process(None),
             false => Link::Http {
+                endpoint: None,
                 id: None,
                 listen: None,
                 resume: None,
@@ -183,8 +184,11 @@ impl Shard {
         match session.link {
             Link::Process(Some(process)) => self.process_left(process, key, now),
             Link::Process(None) => {}
-            Link::Http { id: Some(id), .. } => {
-                self.http_delete((session.server, session.revision), id, now);
+            Link::Http { id: Some(id), endpoint, revival, .. } => {
+                let before = revival.and_then(|revival| revival.from);
+                let here = (endpoint.unwrap_or_default(), id);
+                let (endpoint, id) = before.unwrap_or(here);
+                self.http_delete((session.server, endpoint, session.revision), id, now);
             }
             Link::Http { id: None, .. } => {}
             Link::Union(union) => self.union_end(union, now),

@@ -74,6 +74,12 @@ counters! {
     gauge server_conns = "mcp_server_connections_open";
     /// Sessions that were set up again at a server that had lost them.
     counter revived = "mcp_sessions_revived_total";
+    /// Endpoints whose last attempt of a connection failed; each shard counts for itself.
+    gauge endpoints_failing = "mcp_endpoints_failing";
+    /// Requests, sessions and connections that went to another endpoint for that.
+    counter failed_over = "mcp_endpoints_failed_over_total";
+    /// Requests that were sent again because their server was lost.
+    counter repeated = "mcp_requests_repeated_total";
     /// Bytes of messages being gathered, or kept until they are answered.
     gauge gathered = "mcp_gathered_bytes";
     /// Bytes kept for resumption.

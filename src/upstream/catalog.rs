@@ -30,22 +30,29 @@ pub enum Target {
     /// A child process that speaks newline-delimited JSON-RPC on its standard streams.
     Stdio(Command),
     /// An HTTP server.
-    Http(Transport, Endpoint),
+    Http(Transport, Endpoints),
     /// A server by WebSocket.
-    WebSocket(Endpoint),
+    WebSocket(Endpoints),
     /// Other servers of the catalog, as one.
     View(View),
 }
 
 impl Target {
+    /// Where it is, if it has a URL.
+    pub fn endpoints(&self) -> Option<&Endpoints> {
+        match self {
+            Self::Stdio(_) | Self::View(_) => None,
+            Self::Http(_, endpoints) | Self::WebSocket(endpoints) => Some(endpoints),
+        }
+    }
+
     /// How the processes of the server are kept, if it has some.
     pub fn upkeep(&self) -> Option<Upkeep> {
         match self {
             Self::Stdio(command) => Some(command.upkeep),
             Self::Http(Transport::Http, _) | Self::View(_) => None,
-            Self::Http(Transport::Sse | Transport::Auto, endpoint) | Self::WebSocket(endpoint) => {
-                Some(endpoint.upkeep)
-            }
+            Self::Http(Transport::Sse | Transport::Auto, endpoints)
+            | Self::WebSocket(endpoints) => Some(endpoints.first.upkeep),
         }
     }
 }
@@ -114,7 +121,75 @@ pub struct Command {
     pub upkeep: Upkeep,
 }
 
-/// Where a server is that has a URL.
+/// Where a server is that has URLs: one or more, which are as good as each other.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    /// One that is there in any case.
+    pub first: Endpoint,
+    others: Vec<Endpoint>,
+    /// How they share the work.
+    pub balance: Balance,
+}
+
+impl Endpoints {
+    /// These endpoints; none if there are none. At most [`limits::ENDPOINTS_MAX`].
+    pub fn new(mut all: Vec<Endpoint>, balance: Balance) -> Option<Self> {
+        let others = all.split_off(all.len().min(1));
+        Some(Self { first: all.pop()?, others, balance })
+    }
+
+    /// The endpoint of that id.
+    pub fn get(&self, id: EndpointId) -> Option<&Endpoint> {
+        match usize::from(id.0).checked_sub(1) {
+            None => Some(&self.first),
+            Some(index) => self.others.get(index),
+        }
+    }
+
+    /// All of them with their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (EndpointId, &Endpoint)> {
+        (0..).map(EndpointId).zip(std::iter::once(&self.first).chain(&self.others))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.others.len() + 1
+    }
+}
+
+impl From<Endpoint> for Endpoints {
+    fn from(first: Endpoint) -> Self {
+        Self { first, others: Vec::new(), balance: Balance::RoundRobin }
+    }
+}
+
+/// An endpoint's place in its server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub u16);
+
+impl EndpointId {
+    /// Its bit in a set of endpoints.
+    pub fn bit(self) -> u64 {
+        1_u64.checked_shl(self.0.into()).unwrap_or_default()
+    }
+}
+
+const _: () = assert!(limits::ENDPOINTS_MAX <= 64, "a set of endpoints has a bit for each");
+
+/// How endpoints share the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// Who has least to do is next.
+    LeastInFlight,
+    /// In turn, so often each in a round. In the order of the endpoints.
+    Weighted(Vec<u32>),
+    /// A session decides by its id (rendezvous hashing).
+    ConsistentHash,
+}
+
+/// One place where a server is.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// Whether the connection is TLS (`https`, `wss`).

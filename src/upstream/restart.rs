@@ -1,6 +1,6 @@
-//! When a process that died may be started again.
+//! When something that failed may be tried again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::limits;
 
@@ -14,12 +14,20 @@ pub struct Restart {
 }
 
 impl Restart {
-    /// A process died that should not have.
-    pub fn died(&mut self, has_answered: bool, now: Instant) {
+    /// A process died that should not have. `chance` is any number, another one each time.
+    pub fn died(&mut self, has_answered: bool, chance: u32, now: Instant) {
         self.failures = if has_answered { 0 } else { self.failures.saturating_add(1) };
-        let pause = limits::RESTART_MIN.saturating_mul(1 << self.failures.min(16));
-        self.at = Some(now + pause.min(limits::RESTART_MAX));
+        self.at = Some(now + pause(limits::RESTART_MIN, self.failures, chance));
     }
+}
+
+/// The pause after so many failures in a row: `first`, doubled for each, but not above
+/// [`limits::RESTART_MAX`] unless `first` is; and up to half as long again, so that those who
+/// failed together do not come back together.
+pub fn pause(first: Duration, failures: u32, chance: u32) -> Duration {
+    let longer = first.saturating_mul(1 << failures.min(16));
+    let pause = longer.min(limits::RESTART_MAX).max(first);
+    pause + pause.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0)
 }
 
 #[cfg(test)]
@@ -32,13 +40,22 @@ mod tests {
         let mut restart = Restart::default();
         let mut pauses = Vec::new();
         for has_answered in [true, false, false, false, true] {
-            restart.died(has_answered, start);
+            restart.died(has_answered, 0, start);
             pauses.push((restart.at.unwrap() - start).as_millis());
         }
         assert_eq!(pauses, [100, 200, 400, 800, 100]);
         for _ in 0..40 {
-            restart.died(false, start);
+            restart.died(false, 0, start);
         }
         assert_eq!(restart.at, Some(start + limits::RESTART_MAX));
+    }
+
+    #[test]
+    fn chance_makes_a_pause_up_to_half_as_long_again() {
+        let second = Duration::from_secs(1);
+        let millis = |chance| pause(second, 1, chance).as_millis();
+        assert_eq!([0, u32::MAX].map(millis), [2000, 3000]);
+        // What a server asks for is never shortened.
+        assert_eq!(pause(second * 60, 9, 0), second * 60);
     }
 }

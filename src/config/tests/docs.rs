@@ -13,7 +13,6 @@ fn documented(section: &str, key: &str) -> String {
     match section {
         "" => key.to_owned(),
         "server" => format!("servers.NAME.{key}"),
-        "tools" => format!("servers.NAME.tools.{key}"),
         _ => format!("{section}.{key}"),
     }
 }
@@ -45,20 +44,33 @@ fn every_known_key_is_read() {
         for key in keys.iter().filter(|key| !TABLES.contains(key) && **key != "command") {
             let of =
                 if OF_COMMAND.contains(key) { "command = [\"x\"]" } else { "url = \"http://x\"" };
-            let of = if *key == "url" { "" } else { of };
+            let of = match *key {
+                "url" | "endpoints" => "",
+                "balance" => "endpoints = [\"http://x\", \"http://y\"]",
+                _ => of,
+            };
             // No key takes a time of day.
             let text = match *section {
                 "listen.unix" if *key != "path" => {
                     format!("[listen.unix]\npath = \"/s\"\n{key} = 00:00:00\n[servers.a]\n{of}")
                 }
+                "servers.NAME.endpoints" if *key == "url" => {
+                    "[[servers.a.endpoints]]\nurl = 00:00:00".to_owned()
+                }
+                "servers.NAME.endpoints" => {
+                    format!("[[servers.a.endpoints]]\nurl = \"http://x\"\n{key} = 00:00:00")
+                }
                 "" => format!("{key} = 00:00:00\n[servers.a]\n{of}"),
                 "server" => format!("[servers.a]\n{of}\n{key} = 00:00:00"),
-                "tools" => format!("[servers.a]\n{of}\n[servers.a.tools]\n{key} = 00:00:00"),
+                "servers.NAME.tools" => {
+                    format!("[servers.a]\n{of}\n[servers.a.tools]\n{key} = 00:00:00")
+                }
                 _ => format!("[{section}]\n{key} = 00:00:00\n[servers.a]\n{of}"),
             };
             let refused = load_text(&text, false, &Overrides::default()).unwrap_err();
             let [problem] = &refused.problems[..] else { panic!("{text}: {refused:?}") };
-            assert_eq!(problem.key, documented(section, key).replace("NAME", "a"));
+            let said = problem.key.replace("[0]", "");
+            assert_eq!(said, documented(section, key).replace("NAME", "a"));
             assert!(problem.message.ends_with("not a date or time"), "{problem}");
         }
     }

@@ -10,6 +10,7 @@ use crate::limits;
 use crate::upstream::catalog::{Command, Endpoint, Isolation, ServerId, Target, Transport};
 
 mod docs;
+mod endpoints;
 mod json;
 mod problems;
 
@@ -150,7 +151,7 @@ fn command(config: &Config, id: u16) -> &Command {
 #[track_caller]
 fn endpoint(config: &Config, id: u16) -> &Endpoint {
     match target(config, id) {
-        Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint,
+        Target::Http(_, endpoints) | Target::WebSocket(endpoints) => &endpoints.first,
         Target::Stdio(_) | Target::View(_) => panic!("not a URL"),
     }
 }

@@ -31,7 +31,7 @@ use crate::mesh::{Mesh, Parcel};
 use crate::shard::settings::Settings;
 use crate::telemetry::counters::Counters;
 use crate::telemetry::prometheus::{self, Metric, Page};
-use crate::upstream::catalog::{Target, Transport};
+use crate::upstream::catalog::{Endpoints, Target, Transport};
 
 /// Time a shard has to report. One that takes longer is stuck.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -113,6 +113,9 @@ struct Readiness<'a> {
 struct ServerView<'a> {
     name: &'a str,
     kind: &'static str,
+    /// How many, if it has a URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoints: Option<usize>,
     /// From how many clients' views of all servers it is missing.
     missing: u64,
 }
@@ -124,6 +127,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     let servers = admin.settings.catalog.servers().map(|(id, server)| ServerView {
         name: &server.name,
         kind: kind(&server.target),
+        endpoints: server.target.endpoints().map(Endpoints::count),
         missing: sum.missing.get(usize::from(id.0)).copied().unwrap_or(0),
     });
     let ready = !draining && shards_answering == shards;

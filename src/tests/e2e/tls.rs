@@ -144,3 +144,33 @@ fn a_server_that_is_not_who_it_should_be_gets_nothing() {
         std::fs::remove_file(file).unwrap();
     }
 }
+
+/// It cannot be connected, so that its share goes to those who are who they should be.
+#[test]
+fn an_endpoint_that_is_not_who_it_should_be_gets_nothing_and_others_do() {
+    let stranger = Echo::start("elsewhere.example");
+    let server = Echo::start("localhost");
+    // It accepts connections, and shakes no hands.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let deaf = silent.local_addr().unwrap();
+    spawn(move || silent.incoming().for_each(drop));
+    let urls: Vec<String> = [stranger.addr, deaf, server.addr]
+        .map(|addr| format!("\"https://localhost:{}/mcp\"", addr.port()))
+        .to_vec();
+    let dir = std::env::temp_dir();
+    let ca = dir.join(format!("mcp-ca-{}.pem", server.addr.port()));
+    std::fs::write(&ca, format!("{}{}", server.pem, stranger.pem)).unwrap();
+    let config = dir.join(format!("mcp-tls-{}.toml", server.addr.port()));
+    std::fs::write(&config, format!("servers.a.endpoints = [{}]\n", urls.join(", "))).unwrap();
+    let mut command = gateway("run");
+    let gateway = Gateway::start(command.arg("--config").arg(&config).env("SSL_CERT_FILE", &ca));
+    for number in 0..12 {
+        let body = call(number);
+        let (status, answer) = ask(&gateway, &body);
+        assert_eq!((status, answer), (200, body.into_bytes()));
+    }
+    assert_eq!(stranger.requests.load(Ordering::SeqCst), 0);
+    assert_eq!(server.requests.load(Ordering::SeqCst), 12);
+    std::fs::remove_file(ca).unwrap();
+    std::fs::remove_file(config).unwrap();
+}

@@ -83,6 +83,8 @@ pub(super) struct Faults {
     pub(super) garbage: bool,
     /// The gateway is stopped in the middle.
     pub(super) drain: bool,
+    /// HTTP servers are gone and come back.
+    pub(super) fall: bool,
 }
 
 /// What became of a call.
@@ -320,7 +322,9 @@ impl Check {
         let (faults, call) = (self.faults, &self.calls[call]);
         let fine = match label {
             "server_timeout" => {
-                faults.hang || call.what == Do::Hang || call.what == Do::Ask || faults.slow
+                let is_hung = call.what == Do::Hang || call.what == Do::Ask;
+                // To find out about one endpoint after the other takes its time.
+                faults.hang || is_hung || faults.slow || faults.fall
             }
             "server_died" => {
                 faults.die

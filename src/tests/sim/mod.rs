@@ -38,10 +38,12 @@ use crate::tests::sim::net::{Near, Net, Task};
 use crate::tests::sim::random::Random;
 use crate::tests::sim::request::SERVERS;
 use crate::tests::sim::server_http::Server as HttpServer;
+use crate::tests::sim::server_stdio::Tools;
 use crate::tests::sim::talker::Talker;
 use crate::tests::sim::world::{Sabotage, World};
 use crate::upstream::catalog::{
-    Catalog, Command, Endpoint, Isolation, Server, ServerId, Target, Transport, Upkeep,
+    Balance, Catalog, Command, Endpoint, Endpoints, Isolation, Server, ServerId, Target, Transport,
+    Upkeep,
 };
 
 /// Seeds beyond the sweep whose worlds broke once.
@@ -69,6 +71,8 @@ struct Life {
     tunnelled: u64,
     moved: u64,
     revived: u64,
+    failed_over: u64,
+    repeated: u64,
     violations: Vec<String>,
 }
 
@@ -87,10 +91,11 @@ fn faults(random: &mut Random) -> Faults {
         race: random.chance(30),
         garbage: random.chance(30),
         drain: random.chance(20),
+        fall: false,
     }
 }
 
-fn catalog(random: &mut Random, faults: Faults) -> Catalog {
+fn catalog(random: &mut Random, faults: Faults, balance: Option<Balance>) -> Catalog {
     let timeout = *random.pick(&[30, 100, 100]);
     let server = |index: usize, target: Target| Server {
         name: SERVERS[index].to_owned(),
@@ -114,25 +119,29 @@ fn catalog(random: &mut Random, faults: Faults) -> Catalog {
         })
     };
     let conns_max = if faults.hang { *random.pick(&[1, 2, 3]) } else { 64 };
-    let endpoint = |host: &str, port| {
-        let endpoint = Endpoint {
-            tls: false,
-            host: host.to_owned(),
-            port,
-            authority: format!("{host}:{port}"),
-            target: "/mcp".to_owned(),
-            headers: Vec::new(),
-            conns_max,
-            upkeep: Upkeep::default(),
-        };
-        Target::Http(Transport::Http, endpoint)
+    let endpoint = |host: &str, port| Endpoint {
+        tls: false,
+        host: host.to_owned(),
+        port,
+        authority: format!("{host}:{port}"),
+        target: "/mcp".to_owned(),
+        headers: Vec::new(),
+        conns_max,
+        upkeep: Upkeep::default(),
     };
+    // The first alone, unless it is said how they share the work.
+    let http = |mut all: Vec<Endpoint>| {
+        all.truncate(if balance.is_some() { all.len() } else { 1 });
+        let balance = balance.clone().unwrap_or(Balance::RoundRobin);
+        Target::Http(Transport::Http, Endpoints::new(all, balance).unwrap())
+    };
+    let (named, other) = (endpoint("named.test", 8003), endpoint("other.test", 8012));
     Catalog::new(vec![
         server(0, command(Isolation::Session)),
         server(1, command(Isolation::Shared)),
-        server(2, endpoint("127.0.0.1", 8002)),
-        server(3, endpoint("named.test", 8003)),
-        server(4, endpoint("127.0.0.1", 8004)),
+        server(2, http(vec![endpoint("127.0.0.1", 8002), other, endpoint("127.0.0.1", 8022)])),
+        server(3, http(vec![named, endpoint("127.0.0.1", 8013)])),
+        server(4, http(vec![endpoint("127.0.0.1", 8004)])),
     ])
 }
 
@@ -167,7 +176,13 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
     if sabotage.is_some() {
         faults = Faults::default();
     }
-    let catalog = catalog(random, faults);
+    // Half of all worlds have servers with several endpoints. Chance of its own decides here, too.
+    let mut plan = Random::new(seed ^ 0x0e4d);
+    let weights = Balance::Weighted(vec![1, 3, 2]);
+    let ways = [Balance::RoundRobin, Balance::LeastInFlight, weights, Balance::ConsistentHash];
+    let balance = plan.chance(50).then(|| plan.pick(&ways).clone());
+    let has_several = balance.is_some();
+    let catalog = catalog(random, faults, balance);
     let shards = u16::try_from(random.between(1, 3)).unwrap();
     let log = *random.pick(&[None, Some(Format::Json)]);
     let log = if verbose { Some(Format::Text) } else { log };
@@ -188,6 +203,9 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
     world.stdio.modern = modern;
     for (server, has_sessions) in [(2, true), (3, false)] {
         world.http.servers.insert(server, HttpServer::new(has_sessions));
+    }
+    if has_several {
+        endpoints(&mut world, &mut plan);
     }
     for (index, (pause, revision)) in pauses.into_iter().zip(kinds).enumerate() {
         world.clients.push(Client {
@@ -220,6 +238,31 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
         world.net.at(at, Task::Drain);
     }
     world
+}
+
+/// The other endpoints of the servers that have some. One is away for ever, even in a calm world,
+/// where nobody may notice; where servers die, those that are there come and go.
+fn endpoints(world: &mut World, plan: &mut Random) {
+    let groups = [(&[2, 12, 22][..], true), (&[3, 13][..], false)];
+    for (servers, has_sessions) in groups {
+        let away = *plan.pick(servers);
+        for server in servers.iter().copied() {
+            world.http.servers.insert(server, HttpServer::new(has_sessions));
+            if server == away {
+                world.http.fall(
+                    server,
+                    &mut Tools {
+                        net: &mut world.net,
+                        check: &mut world.check,
+                        jobs: &mut world.jobs,
+                    },
+                );
+            } else if world.check.faults.die {
+                world.check.faults.fall = true;
+                world.net.after(plan.millis(60_000), Task::Fall { server });
+            }
+        }
+    }
 }
 
 /// Lives one world to its end.
@@ -257,6 +300,8 @@ fn live(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Life {
         life.tunnelled += counters.tunnelled;
         life.moved += counters.moved;
         life.revived += counters.revived;
+        life.failed_over += counters.failed_over;
+        life.repeated += counters.repeated;
     }
     (life.answered, life.refused) = (world.check.answered, world.check.refused);
     life.lost = world.check.lost;
@@ -334,6 +379,8 @@ fn sweep(seeds: impl Iterator<Item = u64>) {
         sum.tunnelled += life.tunnelled;
         sum.moved += life.moved;
         sum.revived += life.revived;
+        sum.failed_over += life.failed_over;
+        sum.repeated += life.repeated;
         if let Some(first) = life.violations.first() {
             broken.push(format!("SIM_SEED={seed}: {first}"));
         }

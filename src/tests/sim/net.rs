@@ -152,6 +152,13 @@ pub(super) enum Task {
     Kill {
         link: LinkId,
     },
+    /// A server is gone, with all that it knows, and comes back.
+    Fall {
+        server: usize,
+    },
+    Rise {
+        server: usize,
+    },
     Drain,
 }
 

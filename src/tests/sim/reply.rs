@@ -280,7 +280,8 @@ impl Client {
         }
         for call in open {
             // A server that dies may end a response properly, as far as anybody can tell.
-            let is_death = check.calls[call].what == Do::Die || check.faults.drain;
+            let faults = check.faults;
+            let is_death = check.calls[call].what == Do::Die || faults.drain || faults.fall;
             if is_clean && !check.calls[call].cancelled && !is_death {
                 let what = check.calls[call].what;
                 check.violation(format!("call {call} ({what:?}): the response is empty"));

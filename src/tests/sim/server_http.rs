@@ -38,6 +38,8 @@ pub(super) struct Server {
     sessions_count: u32,
     /// What it asked without a session.
     questions: Vec<String>,
+    /// Whether it can not be connected to.
+    pub(super) is_down: bool,
     pub(super) conns: BTreeMap<LinkId, Conn>,
 }
 
@@ -81,6 +83,27 @@ impl Http {
         entry.conns.entry(link).or_default().buffer.extend_from_slice(&bytes);
         while let Some((head, body)) = self.take(server, link, tools) {
             self.serve(server, link, &head, &body, tools);
+        }
+    }
+
+    /// A server is gone: whoever was connected learns it, and it forgets everything.
+    pub(super) fn fall(&mut self, server: usize, tools: &mut Tools<'_>) {
+        let Some(entry) = self.servers.get_mut(&server) else { return };
+        entry.is_down = true;
+        entry.sessions = Vec::new();
+        entry.questions = Vec::new();
+        let links: Vec<LinkId> = entry.conns.keys().copied().collect();
+        for job in &mut tools.jobs.list {
+            job.is_over |= matches!(&job.place, Place::Http(stream) if stream.server == server);
+        }
+        for link in links {
+            self.hang_up(server, link, tools);
+        }
+    }
+
+    pub(super) fn rise(&mut self, server: usize) {
+        if let Some(entry) = self.servers.get_mut(&server) {
+            entry.is_down = false;
         }
     }
 
@@ -392,6 +415,10 @@ impl Http {
         let entry = &mut tools.jobs.list[job];
         let is_over = entry.is_over;
         let Place::Http(stream) = &mut entry.place else { return };
+        if stream.server != server {
+            let text = format!("server {server} was asked for a stream of {}", stream.server);
+            return tools.check.violation(text);
+        }
         stream.link = Some(link);
         let missed: Vec<String> = stream.events.iter().skip(number + 1).cloned().collect();
         for event in missed {

@@ -144,6 +144,19 @@ impl World {
                     self.http.hang_up(server, link, &mut Tools { net, check, jobs });
                 }
             }
+            Task::Fall { server } => {
+                let (net, check, jobs) = (&mut self.net, &mut self.check, &mut self.jobs);
+                self.http.fall(server, &mut Tools { net, check, jobs });
+                let delay = self.net.random.millis(60_000);
+                self.net.after(delay, Task::Rise { server });
+            }
+            Task::Rise { server } => {
+                self.http.rise(server);
+                let delay = self.net.random.millis(60_000);
+                if self.net.random.chance(60) {
+                    self.net.after(delay, Task::Fall { server });
+                }
+            }
             Task::Drain => {
                 let deadline = self.net.instant() + Duration::from_secs(30);
                 for shard in 0..self.cores.len() {
@@ -399,7 +412,7 @@ impl World {
     fn connect(&mut self, link: LinkId) {
         let Near::Dialling { shard, conn } = self.net.link(link).near else { return };
         let Who::Server { server } = self.net.link(link).peer else { return };
-        if !self.http.servers.contains_key(&server) {
+        if self.http.servers.get(&server).is_none_or(|it| it.is_down) {
             if self.dead_refuses {
                 self.net.link(link).near = Near::Open { shard, conn };
                 self.handle(shard, Event::Broken { conn });

@@ -14,6 +14,8 @@ mod headers;
 mod sessions;
 mod sse;
 mod remote;
+mod repeats;
+mod endpoints;
 mod processes;
 mod shards;
 mod logs;

@@ -67,6 +67,11 @@ fn serve(endpoint: &str, streams: &Streams, request: &Message, stream: &mut TcpS
             events.shutdown(Shutdown::Both).unwrap();
             return After::Keep;
         }
+        (Some("prompts/list"), _) if id == "s0" => {
+            events.shutdown(Shutdown::Both).unwrap();
+            return After::Keep;
+        }
+        (Some("prompts/list"), _) => json!({ "prompts": [] }),
         (Some("tools/call"), "silent") => return After::Keep,
         (Some("tools/call"), _) => {
             json!({"content": [{"type": "text", "text": message["params"]["arguments"]["text"]}]})
@@ -201,6 +206,21 @@ fn a_stream_that_ends_ends_its_requests_and_is_asked_for_again() {
         assert_eq!(gets(&recorder), 2);
         let told = recorder.seen().iter().filter(|it| it.text().contains("initialized")).count();
         assert_eq!(told, 2);
+        recorder.check();
+        rig.check();
+    }
+}
+
+#[test]
+fn a_list_survives_the_end_of_a_stream() {
+    for more in [SSE, SHARED] {
+        let recorder = server("/messages?id=");
+        let rig = Rig::new(&config(&recorder, more));
+        let mut session = rig.open("old");
+        let answer = session.post(r#"{"jsonrpc":"2.0","id":"x","method":"prompts/list"}"#);
+        assert_eq!(answer.json()["result"]["prompts"], json!([]), "{more}");
+        assert_eq!(gets(&recorder), 2);
+        assert_eq!(rig.metric("mcp_requests_repeated_total "), 1);
         recorder.check();
         rig.check();
     }

@@ -32,6 +32,8 @@ struct Seen {
     /// The code of the last close frame.
     code: Arc<Mutex<Option<u16>>>,
     initialized: Arc<AtomicUsize>,
+    /// How often it was asked for its prompts; it hangs up the first time.
+    lists: Arc<AtomicUsize>,
 }
 
 /// Accepts connections until the test is over.
@@ -152,6 +154,12 @@ fn answer(
             let text = message["params"]["arguments"]["text"].as_str().unwrap_or("alive");
             json!({ "content": [{ "type": "text", "text": text }] })
         }
+        (Some("prompts/list"), _) => {
+            if seen.lists.fetch_add(1, Ordering::SeqCst) == 0 {
+                return false;
+            }
+            json!({ "prompts": [] })
+        }
         (Some("server/discover" | "tools/list"), _) => json!({ "tools": [] }),
         _ => return true,
     };
@@ -264,6 +272,26 @@ fn a_bomb_of_a_server_is_not_blown_up() {
     let grown = rig.rss().saturating_sub(before);
     assert!(grown < 100 << 20, "grown by {grown}");
     rig.check();
+}
+
+#[test]
+fn a_list_survives_the_end_of_a_connection() {
+    let list = r#"{"jsonrpc":"2.0","id":"x","method":"prompts/list"}"#;
+    for isolation in ["session", "shared"] {
+        let (rig, seen) = far(&format!("isolation = \"{isolation}\"\n"));
+        let mut session = rig.open("far");
+        let mut waiting = rig.wire();
+        waiting.send(session.request(call("hang", &json!({}))).bytes());
+        rig.until_metric("mcp_exchanges_in_flight ", 1);
+        assert_eq!(session.post(list).json()["result"]["prompts"], json!([]), "{isolation}");
+        // What may have run is not run again.
+        assert_eq!(waiting.answer().json()["error"]["data"]["gateway"], "server_died");
+        assert_eq!(seen.lists.load(Ordering::SeqCst), 2);
+        assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
+        assert_eq!(seen.initialized.load(Ordering::SeqCst), 2);
+        assert_eq!(rig.metric("mcp_requests_repeated_total "), 1);
+        rig.check();
+    }
 }
 
 #[test]

@@ -1,0 +1,350 @@
+//! Which endpoint of a server something goes to, and what becomes of it if that cannot be
+//! connected: what was not sent yet goes to another one, and a session follows if nothing is lost
+//! by that.
+//!
+//! A session, and a process in whose place a stream or a WebSocket stands, stay where they began.
+//! Everything else may go anywhere. With one endpoint nothing here has anything to do.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand_chacha::rand_core::Rng as _;
+
+use crate::backend::stdio::{Carrier, State, User};
+use crate::backend::websocket::WebSocket;
+use crate::exchange::{Kind, Reply, Via};
+use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey};
+use crate::refusal::Refusal;
+use crate::session::Link;
+use crate::shard::Shard;
+use crate::shard::event::Action;
+use crate::shard::http::{Pool, Site};
+use crate::upstream::balance::{Failure, hash};
+use crate::upstream::catalog::{EndpointId, ServerId, Target};
+
+impl Shard {
+    fn has_choice(&self, server: ServerId) -> bool {
+        self.pools.get(usize::from(server.0)).is_some_and(|pool| 1 < pool.endpoints())
+    }
+
+    /// Where an exchange goes. What is chosen once stays.
+    pub(super) fn endpoint_of(&mut self, key: ExchangeId, now: Instant) -> EndpointId {
+        let Some(exchange) = self.exchanges.get(key) else { return EndpointId::default() };
+        let (server, session, chosen) = (exchange.server, exchange.session, exchange.endpoint);
+        if !self.has_choice(server) {
+            return EndpointId::default();
+        }
+        let client = exchange.reply.client();
+        let known = match exchange.kind {
+            Kind::Open(id) | Kind::Line(id) => self.processes.get(&id).map(|it| it.endpoint),
+            _ => match session.and_then(|key| self.sessions.get(key)).map(|it| &it.link) {
+                Some(Link::Http { endpoint, .. }) => *endpoint,
+                Some(Link::Process(_) | Link::Union(_)) | None => chosen,
+            },
+        };
+        let endpoint = match known {
+            Some(known) => known,
+            None => {
+                let of_client = client.map(of_conn);
+                let hash = session.and_then(|key| self.of_session(key)).or(of_client);
+                self.endpoint_pick(server, (hash, self.tried(key)), now)
+            }
+        };
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.endpoint = Some(endpoint);
+        }
+        if let Some(session) = session.and_then(|key| self.sessions.get_mut(key))
+            && let Link::Http { endpoint: slot, .. } = &mut session.link
+        {
+            *slot = Some(endpoint);
+        }
+        endpoint
+    }
+
+    /// Where an exchange need not be tried again: where it was, and where its session comes from.
+    fn tried(&self, key: ExchangeId) -> u64 {
+        let Some(exchange) = self.exchanges.get(key) else { return 0 };
+        let session = exchange.session.and_then(|key| self.sessions.get(key));
+        let from = match session.map(|session| &session.link) {
+            Some(Link::Http { revival: Some(revival), .. }) => revival.from.as_ref(),
+            _ => None,
+        };
+        exchange.tried | from.map_or(0, |(endpoint, _)| endpoint.bit())
+    }
+
+    /// The endpoint for something new.
+    fn endpoint_pick(
+        &mut self,
+        server: ServerId,
+        (hash, tried): (Option<u64>, u64),
+        now: Instant,
+    ) -> EndpointId {
+        let settings = Arc::clone(&self.settings);
+        let target = settings.catalog.get(server).map(|server| &server.target);
+        let Some(endpoints) = target.and_then(Target::endpoints) else {
+            return EndpointId::default();
+        };
+        let processes = &self.processes;
+        let sockets = |endpoint: EndpointId| match target {
+            Some(Target::WebSocket(_)) => {
+                let is_there = |it: &&_| at(it) == (server, endpoint);
+                processes.values().filter(is_there).count()
+            }
+            // Their connections are counted where they are kept.
+            Some(Target::Http(..) | Target::Stdio(_) | Target::View(_)) | None => 0,
+        };
+        let Some(pool) = self.pools.get_mut(usize::from(server.0)) else {
+            return EndpointId::default();
+        };
+        pool.pick((&endpoints.balance, hash, tried), sockets, now)
+    }
+
+    /// What stands for a session where a hash decides.
+    fn of_session(&self, key: SessionKey) -> Option<u64> {
+        self.sessions.get(key).map(|session| hash(&[session.id.as_bytes()]))
+    }
+
+    /// Whether an endpoint could not be connected lately, and another one is to be preferred.
+    pub(super) fn has_better(&self, server: ServerId, than: EndpointId, now: Instant) -> bool {
+        self.has_choice(server)
+            && self
+                .pools
+                .get(usize::from(server.0))
+                .is_some_and(|pool| pool.balancer.has_better(than, now))
+    }
+
+    /// An endpoint could not be connected.
+    pub(super) fn endpoint_failed(
+        &mut self,
+        (server, endpoint): (ServerId, EndpointId),
+        began: Instant,
+        now: Instant,
+    ) {
+        let chance = self.random.next_u32();
+        let Some(pool) = self.pools.get_mut(usize::from(server.0)) else { return };
+        let failure = pool.balancer.failed(endpoint, (began, chance), now);
+        self.counters.endpoints_failing += u64::from(failure == Failure::First);
+        if failure != Failure::Known && self.has_choice(server) {
+            self.report_endpoint((server, endpoint), "cannot be connected", now);
+        }
+    }
+
+    /// An endpoint was connected.
+    pub(super) fn endpoint_worked(
+        &mut self,
+        (server, endpoint): (ServerId, EndpointId),
+        now: Instant,
+    ) {
+        let Some(pool) = self.pools.get_mut(usize::from(server.0)) else { return };
+        if pool.balancer.worked(endpoint) {
+            self.counters.endpoints_failing -= 1;
+            if self.has_choice(server) {
+                self.report_endpoint((server, endpoint), "was connected again", now);
+            }
+        }
+    }
+
+    /// An exchange could not be sent because its endpoint cannot be connected. Sends it to another
+    /// one, if there is one that it was not tried at and that it may go to.
+    pub(super) fn fails_over(&mut self, key: ExchangeId, now: Instant) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return false };
+        let (server, session, kind) = (exchange.server, exchange.session, exchange.kind);
+        let count = self.pools.get(usize::from(server.0)).map_or(0, Pool::endpoints);
+        if count < 2 {
+            return false;
+        }
+        match kind {
+            Kind::Delete | Kind::Setup | Kind::Line(_) => return false,
+            Kind::Open(process) => return self.process_fails_over(process, now),
+            // It was sent, and what is to be resumed is where it was sent.
+            Kind::Request if exchange.resumed != 0 => return false,
+            _ => {}
+        }
+        exchange.tried |= exchange.endpoint.map_or(0, EndpointId::bit);
+        if self.has_tried_all(server, self.tried(key)) {
+            return false;
+        }
+        let link = session.and_then(|key| self.sessions.get(key)).map(|session| &session.link);
+        if let (Some(session), Some(Link::Http { .. })) = (session, link) {
+            return self.session_fails_over(session, key, now);
+        }
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.via = Via::Nothing;
+            exchange.endpoint = None;
+        }
+        self.counters.failed_over += 1;
+        self.http_send(key, now);
+        true
+    }
+
+    fn has_tried_all(&self, server: ServerId, tried: u64) -> bool {
+        let count = self.pools.get(usize::from(server.0)).map_or(0, Pool::endpoints);
+        usize::try_from(tried.count_ones()).is_ok_and(|tried| count <= tried)
+    }
+
+    /// The same for an exchange of a session.
+    fn session_fails_over(&mut self, session: SessionKey, key: ExchangeId, now: Instant) -> bool {
+        let is_answer = self.is_answer(key);
+        let is_used = self.is_used_elsewhere(session, key);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return false };
+        let (kind, was) = (exchange.kind, exchange.endpoint);
+        let Some(session_of) = self.sessions.get_mut(session) else { return false };
+        let may_move = session_of.is_open && !session_of.is_irreplaceable && !is_used;
+        let Link::Http { endpoint, id, revival, .. } = &mut session_of.link else { return false };
+        let is_first = matches!(kind, Kind::Initialize | Kind::Handshake);
+        if let Some(revival) = revival.as_mut().filter(|_| !is_first) {
+            exchange.via = Via::Nothing;
+            revival.waiting.push(key);
+            return true;
+        }
+        let has_moved = was.is_some() && *endpoint != was && !is_first;
+        // What the server asked, it asked where it is gone.
+        if !is_first && !has_moved && (is_answer || !may_move) {
+            return false;
+        }
+        exchange.via = Via::Nothing;
+        self.counters.failed_over += u64::from(!has_moved);
+        if has_moved {
+            match is_answer {
+                true => self.notice_taken(key, now),
+                false => self.http_send(key, now),
+            }
+            return true;
+        }
+        let before = endpoint.take();
+        match before.zip(id.clone()).filter(|_| !is_first) {
+            Some(from) => self.session_revive(session, (vec![key], Some(from)), now),
+            // There is nothing of it at the endpoint.
+            None => {
+                session_of.questions.clear();
+                self.http_send(key, now);
+            }
+        }
+        true
+    }
+
+    /// Whether a request of the session is at its endpoint, besides this one: that may still be
+    /// answered there, and ask.
+    fn is_used_elsewhere(&self, session: SessionKey, except: ExchangeId) -> bool {
+        let Some(session) = self.sessions.get(session) else { return false };
+        session.exchanges.iter().filter(|key| **key != except).any(|key| {
+            self.exchanges.get(*key).is_some_and(|exchange| match exchange.via {
+                _ if exchange.kind != Kind::Request => false,
+                Via::Http(conn) => self.is_connected(conn),
+                Via::Nothing => exchange.resume_at.is_some(),
+                Via::Process(..) | Via::Leg(_) | Via::Union(_) => false,
+            })
+        })
+    }
+
+    /// A session was set up at another endpoint: nothing of the one before counts any more.
+    pub(super) fn session_moved(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.questions.clear();
+        let exchanges = session.exchanges.clone();
+        let Link::Http { listen, resume, .. } = &mut session.link else { return };
+        *resume = None;
+        let listen = *listen;
+        for stale in exchanges {
+            let Some(exchange) = self.exchanges.get_mut(stale) else { continue };
+            exchange.last_event_id = None;
+            if exchange.via == Via::Nothing && self.is_answer(stale) {
+                self.notice_taken(stale, now);
+            }
+        }
+        let via = listen.and_then(|key| self.exchanges.get(key)).map(|exchange| exchange.via);
+        if let (Some(listen), Some(Via::Http(conn))) = (listen, via) {
+            self.listen_ends(listen, conn, now);
+        }
+    }
+
+    /// The stream on which the endpoint before spoke of its own accord: its client asks again.
+    fn listen_ends(&mut self, key: ExchangeId, conn: ConnId, now: Instant) {
+        if let Some(server) = self.server_mut(conn) {
+            server.exchange = None;
+        }
+        self.server_close(conn, now);
+        match self.exchanges.get(key).map(|exchange| exchange.reply) {
+            Some(Reply::Pending(_)) => self.exchange_fail(key, Refusal::Unreachable, now),
+            _ => self.events_broke(key, now),
+        }
+    }
+
+    /// Chooses where a process is to be that is about to start.
+    pub(super) fn process_located(&mut self, id: ProcessId, now: Instant) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let (server, user) = (process.server, process.user);
+        if !self.has_choice(server) {
+            return;
+        }
+        let hash = match user {
+            User::Session(key) => self.of_session(key),
+            User::Sessions | User::Stateless => None,
+        };
+        let endpoint = self.endpoint_pick(server, (hash, 0), now);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.endpoint = endpoint;
+            process.tried = 0;
+        }
+    }
+
+    /// A stream or a WebSocket cannot be connected at its endpoint: tries the next.
+    pub(super) fn process_fails_over(&mut self, id: ProcessId, now: Instant) -> bool {
+        let Some(process) = self.processes.get_mut(&id) else { return false };
+        let (server, before, user) = (process.server, process.endpoint, process.user);
+        process.tried |= before.bit();
+        let tried = process.tried;
+        if process.state != State::Starting || self.has_tried_all(server, tried) {
+            return false;
+        }
+        let hash = match user {
+            User::Session(key) => self.of_session(key),
+            User::Sessions | User::Stateless => None,
+        };
+        let endpoint = self.endpoint_pick(server, (hash, tried), now);
+        let is_stream = self.processes.get(&id).is_some_and(|it| it.stream().is_some());
+        if is_stream && !self.site_mut(server, endpoint).is_some_and(Site::open_stream) {
+            return false;
+        }
+        let Some(process) = self.processes.get_mut(&id) else { return false };
+        process.endpoint = endpoint;
+        self.counters.failed_over += 1;
+        match &mut process.carrier {
+            Carrier::Pipes(_) => return false,
+            Carrier::Events(stream) => {
+                let key = stream.exchange;
+                if let Some(site) = self.site_mut(server, before) {
+                    site.close_stream();
+                }
+                let Some(exchange) = key.and_then(|key| self.exchanges.get_mut(key)) else {
+                    return false;
+                };
+                exchange.via = Via::Nothing;
+                if let Some(key) = key {
+                    self.http_send(key, now);
+                }
+            }
+            Carrier::WebSocket(socket) => {
+                **socket = WebSocket::new(now);
+                if let Some(conn) = process.conn.take() {
+                    self.counters.server_conns -= 1;
+                    self.conns.remove(conn);
+                    let rest = std::collections::VecDeque::new();
+                    self.actions.push_back(Action::Close { conn, rest });
+                }
+                self.remote_ws_start(id, now);
+            }
+        }
+        true
+    }
+}
+
+/// Where a process is.
+fn at(process: &crate::backend::stdio::Process) -> (ServerId, EndpointId) {
+    (process.server, process.endpoint)
+}
+
+/// What stands for a client's connection where a hash decides.
+fn of_conn(conn: ConnId) -> u64 {
+    u64::from(conn.index) << 32 | u64::from(conn.generation)
+}
