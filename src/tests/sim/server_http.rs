@@ -40,6 +40,8 @@ pub(super) struct Server {
     questions: Vec<String>,
     /// Whether it can not be connected to.
     pub(super) is_down: bool,
+    /// Whether it may have forgotten what it asked.
+    has_fallen: bool,
     pub(super) conns: BTreeMap<LinkId, Conn>,
 }
 
@@ -90,6 +92,7 @@ impl Http {
     pub(super) fn fall(&mut self, server: usize, tools: &mut Tools<'_>) {
         let Some(entry) = self.servers.get_mut(&server) else { return };
         entry.is_down = true;
+        entry.has_fallen = true;
         entry.sessions = Vec::new();
         entry.questions = Vec::new();
         let links: Vec<LinkId> = entry.conns.keys().copied().collect();
@@ -379,6 +382,9 @@ impl Http {
             None => &mut entry.questions,
         };
         let Some(index) = questions.iter().position(|question| *question == id) else {
+            if entry.has_fallen {
+                return;
+            }
             return tools.check.violation(format!("server {server} did not ask {id}"));
         };
         questions.swap_remove(index);
