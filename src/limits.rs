@@ -83,6 +83,16 @@ pub const REPLAY_TOTAL_MAX: usize = 256 * 1024 * 1024;
 /// Entries of lists that are kept of all members of a view, for one client. What a server has
 /// beyond that is left out.
 pub const UNION_ENTRIES_MAX: usize = 16 * 1024;
+/// Bytes of these lists for one client, and for all clients of a shard.
+pub const UNION_LEN_MAX: usize = 8 * 1024 * 1024;
+/// See [`UNION_LEN_MAX`].
+pub const LISTED_LEN_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of what a member of a view says of itself; one that says more is left out.
+pub const UNION_RESULT_LEN_MAX: usize = 256 * 1024;
+/// Bytes of the metadata that callers of the stateless era have in common.
+pub const CALLER_LEN_MAX: usize = 8 * 1024;
+/// Bytes of a URI that is looked for among templates.
+pub const TEMPLATED_LEN_MAX: usize = 8 * 1024;
 /// Kinds of callers of the stateless era whose lists one shard keeps.
 pub const CALLERS_MAX: usize = 1024;
 /// Resources in one subscription of the stateless era to a view.

@@ -1,6 +1,8 @@
 //! What all members of a view say of themselves, as one answer to `initialize` or
 //! `server/discover`.
 
+use std::collections::HashMap;
+
 use wire::json::{self, Span};
 
 use crate::federation::list::Freshness;
@@ -92,10 +94,12 @@ fn write_common(out: &mut Vec<u8>, members: &[Answered<'_>]) {
 /// counts.
 pub fn write_union(out: &mut Vec<u8>, objects: &[&[u8]], depth: u16) {
     let mut keys: Vec<(Vec<u8>, Vec<&[u8]>)> = Vec::new();
+    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
     for &object in objects {
         for (key, value) in json::entries(object, depth).unwrap_or_default() {
             let (name, value) = (key.decode(object).into_owned(), value.get(object));
-            match keys.iter_mut().find(|(known, _)| *known == name) {
+            let place = *places.entry(name.clone()).or_insert(keys.len());
+            match keys.get_mut(place) {
                 Some((_, values)) => values.push(value),
                 None => keys.push((name, vec![value])),
             }
@@ -127,11 +131,9 @@ pub fn write_union(out: &mut Vec<u8>, objects: &[&[u8]], depth: u16) {
     out.push(b'}');
 }
 
-/// Whether a member that answered this has a capability, or a part of one (`resources`,
-/// `listChanged`).
-pub fn has_capability(result: &[u8], path: &[&str]) -> bool {
-    let span = find(result, "capabilities");
-    let mut value = span.map(|span| span.get(result)).unwrap_or_default();
+/// Whether these capabilities have one, or a part of one (`resources`, `listChanged`).
+pub fn has_capability(capabilities: &[u8], path: &[&str]) -> bool {
+    let mut value = capabilities;
     for key in path {
         let Some(span) = find(value, key) else { return false };
         value = span.get(value);
@@ -201,8 +203,7 @@ mod tests {
 
     #[test]
     fn capabilities_are_read() {
-        let result =
-            br#"{"capabilities":{"tools":{},"resources":{"subscribe":false,"listChanged":true}}}"#;
+        let result = br#"{"tools":{},"resources":{"subscribe":false,"listChanged":true}}"#;
         assert!(has_capability(result, &["tools"]));
         assert!(!has_capability(result, &["tools", "listChanged"]));
         assert!(!has_capability(result, &["resources", "subscribe"]));

@@ -8,7 +8,7 @@ use wire::json::{self, Span, Text};
 
 use crate::federation::value::{find, text_of, token};
 use crate::limits;
-use crate::upstream::view::View;
+use crate::upstream::view::{View, matches};
 
 /// One kind of list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +26,19 @@ pub enum ListKind {
 impl ListKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+
+    /// Those that say whose a resource is.
+    pub const OF_RESOURCES: &'static [Self] = &[Self::Resources, Self::Templates];
+
+    /// It alone.
+    pub fn alone(self) -> &'static [Self] {
+        match self {
+            Self::Tools => &[Self::Tools],
+            Self::Prompts => &[Self::Prompts],
+            Self::Resources => &[Self::Resources],
+            Self::Templates => &[Self::Templates],
+        }
+    }
 
     /// The list that a method asks for.
     pub fn of_method(method: &[u8]) -> Option<Self> {
@@ -91,7 +104,7 @@ impl ListKind {
 }
 
 /// An entry of a server's list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What the server calls it.
     pub name: String,
@@ -151,6 +164,8 @@ fn number(text: &[u8]) -> Option<u64> {
 pub struct Page {
     /// Its entries; those without a name are left out.
     pub entries: Vec<Entry>,
+    /// Bytes of them.
+    pub len: usize,
     /// What to ask for the next page with.
     pub next: Option<String>,
     /// How long it may be kept.
@@ -170,7 +185,7 @@ pub fn read_page(kind: ListKind, result: &[u8]) -> Option<Page> {
         entries.push(Entry { name, json, name_at });
     }
     let next = find(result, "nextCursor").and_then(|span| text_of(span.get(result)));
-    Some(Page { entries, next, freshness: Freshness::read(result) })
+    Some(Page { entries, len: bytes.len(), next, freshness: Freshness::read(result) })
 }
 
 /// One list of all members of a view, each entry under the name by which clients know it.
@@ -179,6 +194,8 @@ pub struct Merged {
     /// The entries.
     pub entries: Vec<MergedEntry>,
     by_name: HashMap<String, usize>,
+    /// Of templates: the members, and patterns of the URIs that are theirs.
+    patterns: Vec<(usize, String)>,
     /// Names of members' entries that somebody else has: the member, and the name that was wanted.
     pub collisions: Vec<(usize, String)>,
 }
@@ -224,6 +241,9 @@ impl Merged {
                     }
                 }
                 merged.by_name.insert(name.clone(), merged.entries.len());
+                if kind == ListKind::Templates && name.len() <= limits::TEMPLATED_LEN_MAX {
+                    merged.patterns.push((index, pattern_of(&name)));
+                }
                 merged.entries.push(MergedEntry { member: index, name, entry: entry.clone() });
             }
         }
@@ -239,12 +259,14 @@ impl Merged {
     /// The same for a URI and the templates that it may come from: the one with the most characters
     /// that are no placeholder.
     pub fn find_template(&self, uri: &str) -> Option<usize> {
-        let patterns = self.entries.iter().map(|entry| (entry.member, pattern_of(&entry.name)));
-        let fits = patterns.filter(|(_, pattern)| crate::upstream::view::matches(pattern, uri));
+        if limits::TEMPLATED_LEN_MAX < uri.len() {
+            return None;
+        }
+        let fits = self.patterns.iter().filter(|(_, pattern)| matches(pattern, uri));
         let best = fits.max_by_key(|(member, pattern)| {
-            (pattern.chars().filter(|char| *char != '*').count(), std::cmp::Reverse(*member))
+            (pattern.bytes().filter(|byte| *byte != b'*').count(), std::cmp::Reverse(*member))
         });
-        best.map(|(member, _)| member)
+        best.map(|(member, _)| *member)
     }
 
     /// Appends the members of a result with the page that begins with entry `from`.

@@ -66,6 +66,10 @@ pub struct MemberState {
     pub phase: Phase,
     /// Its answer to `initialize` or `server/discover`: the `result`.
     pub result: Bytes,
+    /// The capabilities in it.
+    pub capabilities: Bytes,
+    /// What a new session with it is told that the one before was: its subscriptions.
+    pub setup: Vec<Bytes>,
     /// When on the union's clock it came, and until when it holds, if it is not for ever.
     pub result_until: Option<(u64, Instant)>,
     /// Its lists, in the order of [`ListKind::ALL`].
@@ -114,6 +118,8 @@ pub struct ListState {
     pub until: Option<Instant>,
     /// What it said of itself.
     pub freshness: Option<Freshness>,
+    /// Bytes of `entries`, and of what of it was read so far.
+    pub len: (usize, usize),
 }
 
 /// An exchange of a client that waits.
@@ -123,6 +129,19 @@ pub struct Waiting {
     pub exchange: ExchangeId,
     /// When on the union's clock it began.
     pub since: u64,
+    /// What for.
+    pub on: On,
+}
+
+/// What an exchange waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// Until it is known of every member what it is.
+    Members,
+    /// Until this one has answered.
+    Member(usize),
+    /// Until these lists are there.
+    Lists(&'static [ListKind]),
 }
 
 /// Why the gateway itself wrote to a member.
@@ -132,6 +151,8 @@ pub enum Errand {
     Open,
     /// For a page of a list.
     Page(ListKind),
+    /// To tell it that it is initialized: whatever else is for it comes behind.
+    Initialized,
     /// To tell it something whose answer says nothing.
     Tell,
 }
@@ -173,6 +194,13 @@ pub struct Subscription {
     pub silent: Vec<ExchangeId>,
     /// What they said, as raw JSON objects; none as soon as the client was told.
     pub filters: Option<Vec<Bytes>>,
+}
+
+impl Subscription {
+    /// Whether the client was told what it will be told.
+    pub fn is_begun(&self) -> bool {
+        self.filters.is_none()
+    }
 }
 
 impl Union {
@@ -228,11 +256,43 @@ impl Union {
         self.waiting.is_empty() && self.errands.is_empty() && self.subscriptions.is_empty()
     }
 
-    /// What the whole list may be kept for.
-    pub fn freshness(&self, kind: ListKind) -> Freshness {
-        let lists = self.members.iter().filter_map(|member| member.lists.get(kind.index()));
-        let all = lists.map(|list| list.freshness.unwrap_or(Freshness::NONE));
-        all.fold(Freshness::BEST, Freshness::and)
+    /// How long the whole list may be kept from now on. Who has no such list does not count.
+    pub fn freshness(&self, kind: ListKind, now: Instant) -> Freshness {
+        let part = |member: &MemberState| {
+            let list = member.lists.get(kind.index());
+            let left = list.and_then(|list| list.until).unwrap_or(now);
+            match list.and_then(|list| list.freshness) {
+                Some(part) => Freshness { ttl: left.saturating_duration_since(now), ..part },
+                None if member.is_failing => Freshness::NONE,
+                None => Freshness::BEST,
+            }
+        };
+        self.members.iter().map(part).fold(Freshness::BEST, Freshness::and)
+    }
+
+    /// Bytes of all its lists.
+    pub fn len(&self) -> usize {
+        let lists = self.members.iter().flat_map(|member| &member.lists);
+        lists.map(|list| list.len.0 + list.len.1).sum()
+    }
+
+    /// Whether what an exchange waits for is there, or is not to be waited for.
+    pub fn has(&self, on: On) -> bool {
+        let is_opening = |member: &MemberState| member.phase == Phase::Opening { is_late: false };
+        match on {
+            On::Members => self.members.iter().all(MemberState::is_settled),
+            On::Member(index) => {
+                let phase = self.members.get(index).map(|member| member.phase);
+                !matches!(phase, Some(Phase::Opening { .. }))
+            }
+            On::Lists(kinds) => !self.members.iter().any(|member| {
+                let is_read = |kind: &ListKind| {
+                    let list = member.lists.get(kind.index());
+                    list.is_some_and(|list| list.reading.is_some() && !list.is_late)
+                };
+                is_opening(member) || kinds.iter().any(is_read)
+            }),
+        }
     }
 }
 
@@ -244,7 +304,7 @@ impl MemberState {
 
     /// Whether it may have such a list, as far as it has said.
     pub fn may_have(&self, kind: ListKind) -> bool {
-        self.result.is_empty() || has_capability(&self.result, &[kind.capability()])
+        self.result.is_empty() || has_capability(&self.capabilities, &[kind.capability()])
     }
 
     /// Whether its list can be used for a question that was asked then. `is_heard`: it says when

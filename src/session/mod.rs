@@ -32,6 +32,8 @@ pub struct Session {
     pub initialize: Bytes,
     /// The client's `notifications/initialized`.
     pub initialized: Option<Bytes>,
+    /// Whether the client has said it, even if it was too long to be kept.
+    pub is_initialized: bool,
     /// Messages that a new server process or backend session needs: log level, subscriptions.
     pub setup: Vec<Setup>,
     /// Whether the server knows something of the session that `setup` cannot tell it again.
@@ -119,6 +121,7 @@ impl Session {
             revision: Revision::NEWEST_LEGACY,
             initialize,
             initialized: None,
+            is_initialized: false,
             setup: Vec::new(),
             is_irreplaceable: false,
             link,

@@ -180,7 +180,8 @@ impl Shard {
                     self.union_due(key, union, now);
                     self.subscription_begins(union, key, now);
                 }
-                _ => self.http_send(key, now),
+                Via::Leg(_) => {}
+                Via::Nothing | Via::Http(_) | Via::Process(..) => self.http_send(key, now),
             }
         }
         self.watch(key, now);

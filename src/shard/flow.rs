@@ -134,7 +134,11 @@ impl Shard {
         let busy = self.client_mut(client).map(|client| client.busy);
         match busy {
             Some(Busy::Exchange(key)) => {
-                let via = self.exchanges.get(key).map(|exchange| exchange.via);
+                let via = |key| self.exchanges.get(key).map(|exchange| exchange.via);
+                let via = match via(key) {
+                    Some(Via::Leg(leg)) => via(leg),
+                    other => other,
+                };
                 if let Some(Via::Http(conn)) = via {
                     self.resume(conn);
                 }

@@ -8,7 +8,8 @@ use wire::json::Span;
 use wire::rpc;
 
 use crate::exchange::{Kind, Reply, Via};
-use crate::federation::value::{find_path, token};
+use crate::federation::list::ListKind;
+use crate::federation::value::{find_path, text_of, token};
 use crate::federation::{Errand, Owner, Subscription, Try, combine};
 use crate::ids::{ExchangeId, SessionKey, UnionKey};
 use crate::limits;
@@ -38,6 +39,7 @@ impl Shard {
             }
         };
         if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.resume_at = None;
             // It travels in the leg from here on.
             let kept = std::mem::take(&mut exchange.message);
             self.counters.gathered -= kept.len() as u64;
@@ -86,7 +88,8 @@ impl Shard {
         if is_full {
             return None;
         }
-        if parent.is_some() {
+        let is_task = envelope.task_id.is_some();
+        if parent.is_some() && !is_task {
             self.remember(&incoming);
         }
         let mut exchange = self.exchange_of(kind, Reply::Leg(union, parent), &incoming, now);
@@ -142,7 +145,11 @@ impl Shard {
     ) -> bool {
         let is_initialize = errand == Errand::Open
             && self.unions.get(union).is_some_and(|union| union.session().is_some());
-        let kind = if is_initialize { Kind::Initialize } else { Kind::Request };
+        let kind = match errand {
+            Errand::Initialized => Kind::Notice,
+            _ if is_initialize => Kind::Initialize,
+            Errand::Open | Errand::Page(_) | Errand::Tell => Kind::Request,
+        };
         let Some(key) = self.leg((union, index, None), kind, message, now) else { return false };
         if let Some(entry) = self.unions.get_mut(union) {
             entry.errands.push((key, index, errand));
@@ -174,7 +181,8 @@ impl Shard {
                 let message = parts.concat();
                 let answer = match error {
                     None => Ok(&*message),
-                    // Whatever the error is: it is not the answer of a modern server.
+                    Some(-32603) => Err(Refusal::Died),
+                    // Whatever else it is, it is not the answer of a modern server.
                     Some(_) => Err(Refusal::LegacyServer),
                 };
                 self.errand_done(union, key, answer, now);
@@ -185,6 +193,7 @@ impl Shard {
                 self.try_failed(union, parent, Ok(error), now);
             }
             Some(parent) => {
+                self.try_succeeded(union, parent, exchange.session);
                 if let Some(exchange) = self.exchanges.get_mut(parent) {
                     exchange.via = Via::Nothing;
                 }
@@ -201,6 +210,8 @@ impl Shard {
         (outcome, now): (Outcome, Instant),
     ) {
         let refusal = match outcome {
+            // It is the member's session that is gone, not the client's.
+            Outcome::Refused(Refusal::UnknownSession) => Refusal::Died,
             Outcome::Refused(refusal) => refusal,
             _ => Refusal::Died,
         };
@@ -228,10 +239,23 @@ impl Shard {
         (members, message): (Vec<usize>, Bytes),
         now: Instant,
     ) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.resume_at = None;
+        }
         let Some(entry) = self.unions.get_mut(union) else { return };
         entry.tries.push(Try { exchange: key, members, message, error: None });
         if !self.try_next(union, key, now) {
             self.union_refuses(key, Refusal::NotUnited, now);
+        }
+    }
+
+    /// The member that has answered has the task: its session cannot be replaced any more.
+    fn try_succeeded(&mut self, union: UnionKey, key: ExchangeId, session: Option<SessionKey>) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let Some(at) = entry.tries.iter().position(|it| it.exchange == key) else { return };
+        entry.tries.swap_remove(at);
+        if let Some(session) = session.and_then(|key| self.sessions.get_mut(key)) {
+            session.is_irreplaceable = true;
         }
     }
 
@@ -275,10 +299,16 @@ impl Shard {
             return false;
         };
         let leg = self.leg((union, member, Some(key)), Kind::Request, message, now);
-        if let Some(leg) = leg {
-            self.leg_go(leg, now);
+        match leg {
+            Some(leg) => self.leg_go(leg, now),
+            None => {
+                if let Some(entry) = self.unions.get_mut(union) {
+                    entry.tries.retain(|it| it.exchange != key);
+                }
+                self.exchange_fail(key, Refusal::Full, now);
+            }
         }
-        leg.is_some()
+        true
     }
 
     /// What a member says before its answer, or on a subscription.
@@ -355,6 +385,11 @@ impl Shard {
         let Via::Leg(leg) = target.via else { return };
         target.via = Via::Nothing;
         let Some(exchange) = self.exchanges.get(leg) else { return };
+        if let Reply::Leg(union, Some(parent)) = exchange.reply
+            && let Some(union) = self.unions.get_mut(union)
+        {
+            union.tries.retain(|it| it.exchange != parent);
+        }
         match (exchange.via, exchange.session) {
             (Via::Process(process, number), _) => {
                 self.stdio_cancel((process, number), incoming, now);
@@ -437,6 +472,7 @@ impl Shard {
         bytes: &[u8],
         now: Instant,
     ) {
+        self.callers_hear(union, leg, bytes);
         let Some(entry) = self.unions.get_mut(union) else { return };
         let mut subscriptions = entry.subscriptions.iter_mut();
         let Some(subscription) = subscriptions.find(|it| it.exchange == parent) else { return };
@@ -449,11 +485,31 @@ impl Shard {
             self.subscription_begins(union, parent, now);
             return self.answer_event(parent, &[bytes], now);
         }
+        if !subscription.silent.contains(&leg) {
+            return;
+        }
         let filter = find_path(bytes, &["params", "notifications"]).map(|span| span.get(bytes));
         filters.extend(filter.map(Bytes::copy_from_slice));
         subscription.silent.retain(|other| *other != leg);
         if subscription.silent.is_empty() {
             self.subscription_begins(union, parent, now);
+        }
+    }
+
+    /// A member tells one client that a list has changed: what is kept of it for others is old, too.
+    fn callers_hear(&mut self, union: UnionKey, leg: ExchangeId, bytes: &[u8]) {
+        let Some(view) = self.unions.get(union).map(|union| union.view) else { return };
+        let Some(server) = self.exchanges.get(leg).map(|exchange| exchange.server) else { return };
+        let members = self.view(view).map(|view| view.members.as_slice()).unwrap_or_default();
+        let Some(index) = members.iter().position(|it| it.server == server) else { return };
+        let method = find_path(bytes, &["method"]).and_then(|span| text_of(span.get(bytes)));
+        let is_it = |kind: &ListKind| Some(kind.changed()) == method.as_deref();
+        let unions = self.callers.iter().filter(|((of, _), _)| *of == view);
+        let unions: Vec<UnionKey> = unions.map(|(_, union)| *union).collect();
+        for kind in ListKind::ALL.into_iter().filter(is_it) {
+            for union in &unions {
+                self.list_changed(*union, (index, kind));
+            }
         }
     }
 
@@ -482,7 +538,10 @@ impl Shard {
         let mut subscriptions = entry.subscriptions.iter_mut();
         let Some(subscription) = subscriptions.find(|it| it.legs.contains(&leg)) else { return };
         subscription.legs.retain(|other| *other != leg);
-        let (key, is_over) = (subscription.exchange, subscription.legs.is_empty());
+        // Who had said that it would tell tells no more: the client has to ask again.
+        let has_promised = !subscription.silent.contains(&leg);
+        let key = subscription.exchange;
+        let is_over = subscription.legs.is_empty() || has_promised && subscription.is_begun();
         if subscription.filters.is_some() {
             subscription.silent.retain(|other| *other != leg);
             let has_words = subscription.filters.as_ref().is_some_and(|it| !it.is_empty());
@@ -497,7 +556,15 @@ impl Shard {
         exchange.via = Via::Nothing;
         let id = exchange.id.clone();
         if let Some(entry) = self.unions.get_mut(union) {
-            entry.subscriptions.retain(|it| it.exchange != key);
+            let at = entry.subscriptions.iter().position(|it| it.exchange == key);
+            let ended = at.map(|at| entry.subscriptions.swap_remove(at));
+            let (is_begun, legs) = ended.map(|it| (it.is_begun(), it.legs)).unwrap_or_default();
+            for leg in legs {
+                self.leg_withdraw(leg, now);
+            }
+            if !is_begun {
+                return self.exchange_fail(key, Refusal::Unreachable, now);
+            }
         }
         let parts: [&[u8]; 5] = [
             b"{\"jsonrpc\":\"2.0\",\"id\":",

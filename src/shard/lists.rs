@@ -82,13 +82,13 @@ impl Shard {
         };
         let session = member.session.and_then(|key| self.sessions.get(key));
         let is_open = match session.map(|session| &session.link) {
-            Some(Link::Process(_)) => true,
+            Some(Link::Process(process)) => process.is_some(),
             Some(Link::Http { listen: Some(listen), .. }) => {
                 self.exchanges.get(*listen).is_some_and(|it| matches!(it.via, Via::Http(_)))
             }
             Some(Link::Http { listen: None, .. } | Link::Union(_)) | None => false,
         };
-        is_open && has_capability(&member.result, &[kind.capability(), "listChanged"])
+        is_open && has_capability(&member.capabilities, &[kind.capability(), "listChanged"])
     }
 
     /// Asks a member for a list, from its first page on.
@@ -146,43 +146,44 @@ impl Shard {
         let page = result.and_then(|result| read_page(kind, result));
         let Some(mut page) = page else { return self.list_done(union, (index, kind), None, now) };
         let Some(entry) = self.unions.get_mut(union) else { return };
-        let is_modern = entry.session().is_none();
+        let before = entry.len();
+        let is_long = limits::UNION_LEN_MAX < before + page.len
+            || (limits::LISTED_LEN_MAX as u64) < self.counters.listed + page.len as u64;
         let count: usize = entry.members.iter().map(MemberState::len_read).sum();
         let room = limits::UNION_ENTRIES_MAX.saturating_sub(count);
         let Some(list) = entry.members.get_mut(index).and_then(|it| it.list_mut(kind)) else {
             return;
         };
         let Some(reading) = &mut list.reading else { return };
-        let is_cut = room < page.entries.len();
-        page.entries.truncate(room);
+        let is_cut = is_long || room < page.entries.len();
+        page.entries.truncate(if is_long { 0 } else { room });
         // A page without entries that names another one could go on for ever.
         let is_last = is_cut || page.entries.is_empty();
         let is_first = reading.is_empty();
+        list.len.1 += if is_long { 0 } else { page.len };
+        self.counters.listed += if is_long { 0 } else { page.len as u64 };
         reading.append(&mut page.entries);
         let so_far = if is_first { None } else { list.freshness };
         list.freshness = Some(so_far.map_or(page.freshness, |it| it.and(page.freshness)));
-        if is_modern {
-            let ttl = list.freshness.map(|it| it.ttl.min(limits::UNION_TTL_MAX));
-            list.until = ttl.filter(|ttl| !ttl.is_zero()).map(|ttl| now + ttl);
-        }
         if is_cut {
             self.report_member(union, index, "has more entries than are kept", now);
         }
         match page.next.filter(|_| !is_last) {
             Some(cursor) => self.list_page(union, (index, kind), Some(&cursor), now),
-            None => self.list_done(union, (index, kind), Some(()), now),
+            None => self.list_done(union, (index, kind), Some(is_cut), now),
         }
     }
 
-    /// A list was read; none: it could not be, and what was known of it stays.
+    /// A list was read, and perhaps cut; none: it could not be, and what was known of it stays.
     fn list_done(
         &mut self,
         union: UnionKey,
         (index, kind): (usize, ListKind),
-        read: Option<()>,
+        read: Option<bool>,
         now: Instant,
     ) {
         let Some(entry) = self.unions.get_mut(union) else { return };
+        let is_modern = entry.session().is_none();
         entry.clock += 1;
         let clock = entry.clock;
         let Some(member) = entry.members.get_mut(index) else { return };
@@ -190,8 +191,24 @@ impl Shard {
         let entries = list.reading.take();
         list.read_at = clock;
         let was_late = std::mem::take(&mut list.is_late);
-        if let (Some(entries), Some(())) = (entries, read) {
-            list.entries = entries;
+        let (old, new) = std::mem::take(&mut list.len);
+        let (Some(entries), Some(_)) = (entries, read) else {
+            // It is asked for again by the next who needs it.
+            list.is_stale = true;
+            list.len.0 = old;
+            self.counters.listed -= new as u64;
+            return;
+        };
+        list.len.0 = new;
+        self.counters.listed -= old as u64;
+        let is_new = list.entries != entries;
+        list.entries = entries;
+        if is_modern {
+            let ttl = list.freshness.map(|it| it.ttl.min(limits::UNION_TTL_MAX));
+            list.until = ttl.filter(|ttl| !ttl.is_zero()).map(|ttl| now + ttl);
+        }
+        if !is_new {
+            return;
         }
         entry.forget_merged(kind);
         self.report_collisions(union, kind, now);
@@ -204,8 +221,10 @@ impl Shard {
     fn report_collisions(&mut self, union: UnionKey, kind: ListKind, now: Instant) {
         let Some(entry) = self.unions.get_mut(union) else { return };
         let Some(view) = self.settings.catalog.view(entry.view) else { return };
-        let collisions = entry.merged(kind, view).collisions.clone();
-        for (index, name) in collisions.into_iter().take(limits::COLLISIONS_TOLD) {
+        let collisions = entry.merged(kind, view).collisions.iter();
+        let told: Vec<(usize, String)> =
+            collisions.take(limits::COLLISIONS_TOLD).cloned().collect();
+        for (index, name) in told {
             let what = format!("wants a name that another server has: {name}");
             self.report_member(union, index, &what, now);
         }

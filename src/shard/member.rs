@@ -10,13 +10,15 @@ use wire::rpc::{self, Envelope};
 use crate::exchange::Reply;
 use crate::federation::combine::has_capability;
 use crate::federation::list::{Freshness, ListKind};
+use crate::federation::value::find_path;
 use crate::federation::{Errand, ListState, MemberState, Owner, Phase, Question, Union};
 use crate::ids::{ExchangeId, SessionKey, UnionKey};
 use crate::limits;
 use crate::refusal::Refusal;
-use crate::session::Session;
 use crate::session::id::SessionId;
+use crate::session::{Link, Session};
 use crate::shard::post::Incoming;
+use crate::shard::process::INITIALIZED;
 use crate::shard::stdio::answer_for_nobody;
 use crate::shard::{Shard, Timer};
 use crate::upstream::catalog::ServerId;
@@ -128,7 +130,7 @@ impl Shard {
         let Some(at) = entry.errands.iter().position(|(it, ..)| *it == key) else { return };
         let (_, index, errand) = entry.errands.swap_remove(at);
         let is_legacy = matches!(answer, Err(Refusal::LegacyServer | Refusal::BadServer));
-        let is_failing = answer.is_err() && !is_legacy;
+        let is_failing = answer.is_err() && !is_legacy && errand != Errand::Initialized;
         if let Some(member) = entry.members.get_mut(index) {
             member.is_failing = is_failing;
         }
@@ -141,8 +143,10 @@ impl Shard {
         let result = result.map(|(span, bytes)| span.get(bytes));
         match errand {
             Errand::Open => match result {
-                Some(result) => self.member_opened(union, index, result, now),
-                None => {
+                Some(result) if result.len() <= limits::UNION_RESULT_LEN_MAX => {
+                    self.member_opened(union, index, result, now);
+                }
+                Some(_) | None => {
                     let entry = self.unions.get_mut(union);
                     let member = entry.and_then(|entry| entry.members.get_mut(index));
                     if let Some(member) = member {
@@ -152,9 +156,17 @@ impl Shard {
                 }
             },
             Errand::Page(kind) => self.list_paged(union, (index, kind), result, now),
+            // Whatever it said to that: what comes next comes behind.
+            Errand::Initialized => {
+                let entry = self.unions.get_mut(union);
+                let member = entry.and_then(|entry| entry.members.get_mut(index));
+                if let Some(member) = member.filter(|it| it.phase != Phase::Down) {
+                    member.phase = Phase::Open;
+                }
+            }
             Errand::Tell => {}
         }
-        self.union_continues(union, now);
+        self.union_stirs(union);
     }
 
     /// A member has said what it offers.
@@ -172,19 +184,36 @@ impl Shard {
         }
         member.is_legacy = false;
         member.result = Bytes::copy_from_slice(result);
+        let capabilities = find_path(result, &["capabilities"]).map(|span| span.get(result));
+        member.capabilities = Bytes::copy_from_slice(capabilities.unwrap_or(b"{}"));
+        let capabilities = member.capabilities.clone();
         member.restart = Restart::default();
         self.member_missed(union, index, false, now);
         let Some(parent) = parent else { return };
         let outer = self.sessions.get(parent);
-        if outer.is_some_and(|session| session.initialized.is_some()) {
+        if outer.is_some_and(|session| session.is_initialized) {
             self.member_initialized(union, index, now);
         }
         if is_late && self.sessions.get(parent).is_some_and(|session| session.is_open) {
-            let has = |kind: &ListKind| has_capability(result, &[kind.capability()]);
-            const KINDS: [ListKind; 3] = [ListKind::Tools, ListKind::Prompts, ListKind::Resources];
-            for kind in KINDS.into_iter().filter(has) {
-                self.union_says(union, &changed(kind), now);
-            }
+            self.lists_announced(union, &capabilities, now);
+        }
+    }
+
+    /// Tells the client that lists have changed which a server with these capabilities has.
+    fn lists_announced(&mut self, union: UnionKey, capabilities: &[u8], now: Instant) {
+        const KINDS: [ListKind; 3] = [ListKind::Tools, ListKind::Prompts, ListKind::Resources];
+        let has = |kind: &ListKind| has_capability(capabilities, &[kind.capability()]);
+        for kind in KINDS.into_iter().filter(has) {
+            self.union_says(union, &changed(kind), now);
+        }
+    }
+
+    /// A member's process was started again: it may not be what it was.
+    pub(super) fn member_restarted(&mut self, place: (UnionKey, usize), now: Instant) {
+        self.member_heard(place);
+        let member = self.unions.get(place.0).and_then(|union| union.members.get(place.1));
+        if let Some(capabilities) = member.map(|member| member.capabilities.clone()) {
+            self.lists_announced(place.0, &capabilities, now);
         }
     }
 
@@ -194,18 +223,34 @@ impl Shard {
         let Some(entry) = self.unions.get(union) else { return };
         let Some(member) = entry.members.get(index) else { return };
         let (Some(outer), Some(key)) = (entry.session(), member.session) else { return };
-        let has_log = has_capability(&member.result, &["logging"]);
+        let has_log = has_capability(&member.capabilities, &["logging"]);
+        let mut setup = member.setup.clone();
         let Some(outer) = self.sessions.get(outer) else { return };
-        let Some(message) = outer.initialized.clone() else { return };
+        // One that is too long to be kept was said all the same.
+        let message = outer.initialized.clone();
+        let message = message.unwrap_or_else(|| Bytes::from_static(INITIALIZED));
         let level = outer.setup.iter().find(|setup| setup.key.is_empty());
-        let level = level.filter(|_| has_log).map(|setup| setup.message.clone());
+        setup.extend(level.filter(|_| has_log).map(|setup| setup.message.clone()));
         let Some(session) = self.sessions.get_mut(key) else { return };
         if session.initialized.replace(message.clone()).is_some() {
             return;
         }
-        self.session_tells(key, message, now);
-        if let Some(level) = level {
-            self.member_tell(union, index, level, now);
+        let is_http = matches!(session.link, Link::Http { .. });
+        if is_http {
+            // Requests on other connections must not overtake it.
+            if let Some(member) =
+                self.unions.get_mut(union).and_then(|it| it.members.get_mut(index))
+            {
+                member.phase = Phase::Opening { is_late: false };
+            }
+            if !self.errand((union, index), Errand::Initialized, message, now) {
+                return self.member_down(union, index, now);
+            }
+        } else {
+            self.session_tells(key, message, now);
+        }
+        for message in setup {
+            self.member_tell(union, index, message, now);
         }
         self.session_listens(key, now);
     }
@@ -217,7 +262,8 @@ impl Shard {
             && let Some(session) = session.and_then(|key| self.sessions.get_mut(key))
         {
             let method = envelope.method.map(|it| it.decode(&message)).unwrap_or_default();
-            session.remember(&method, b"", || message.clone());
+            let uri = envelope.uri.map(|it| it.decode(&message)).unwrap_or_default();
+            session.remember(&method, &uri, || message.clone());
         }
         let _sent = self.errand((union, index), Errand::Tell, message, now);
     }
@@ -231,7 +277,7 @@ impl Shard {
     ) {
         for index in self.open_members(union) {
             let member = self.unions.get(union).and_then(|it| it.members.get(index));
-            if member.is_some_and(|member| has_capability(&member.result, &["logging"])) {
+            if member.is_some_and(|member| has_capability(&member.capabilities, &["logging"])) {
                 self.member_tell(union, index, incoming.payload.keep(), now);
             }
         }
@@ -277,17 +323,30 @@ impl Shard {
         let at = member.restart.at.unwrap_or(now);
         let session = member.session.take();
         member.result = Bytes::new();
+        member.capabilities = Bytes::new();
         let had: Vec<ListKind> = ListKind::ALL
             .into_iter()
             .filter(|kind| member.lists.get(kind.index()).is_some_and(|it| !it.entries.is_empty()))
             .collect();
+        let kept: usize = member.lists.iter().map(|list| list.len.0 + list.len.1).sum();
         member.lists = <[ListState; 4]>::default();
-        entry.questions.retain(|question| question.member != index);
+        self.counters.listed -= kept as u64;
         for kind in ListKind::ALL {
             entry.forget_merged(kind);
         }
         self.member_missed(union, index, true, now);
+        self.questions_lost((union, index), now);
         if let Some(session) = session {
+            // Subscriptions are made again when it comes back; the log level is the client's.
+            let setup =
+                self.sessions.get(session).map(|it| it.setup.as_slice()).unwrap_or_default();
+            let setup = setup.iter().filter(|setup| !setup.key.is_empty());
+            let setup: Vec<Bytes> = setup.map(|setup| setup.message.clone()).collect();
+            if let Some(member) =
+                self.unions.get_mut(union).and_then(|it| it.members.get_mut(index))
+            {
+                member.setup = setup;
+            }
             self.session_end(session, "member down", now);
         }
         if owner.is_some() {
@@ -296,7 +355,28 @@ impl Shard {
         for kind in had.into_iter().filter(|kind| *kind != ListKind::Templates) {
             self.union_says(union, &changed(kind), now);
         }
-        self.union_continues(union, now);
+        self.union_stirs(union);
+    }
+
+    /// What a member has asked is not waited for any more: it has forgotten it.
+    pub(super) fn questions_lost(&mut self, (union, index): (UnionKey, usize), now: Instant) {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let outer = entry.session();
+        let (lost, others) =
+            std::mem::take(&mut entry.questions).into_iter().partition(|it| it.member == index);
+        entry.questions = others;
+        let lost: Vec<Question> = lost;
+        for question in lost {
+            let number = question.number;
+            if let Some(outer) = outer.and_then(|outer| self.sessions.get_mut(outer)) {
+                outer.answer(number.to_string().as_bytes());
+            }
+            let text = format!(
+                "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":\
+                 {{\"requestId\":{number},\"reason\":\"the server is gone\"}}}}"
+            );
+            self.union_says(union, text.as_bytes(), now);
+        }
     }
 
     /// The session with a member has ended.
@@ -514,6 +594,7 @@ impl Shard {
     /// Forgets a union, and ends the sessions with its members.
     pub(super) fn union_end(&mut self, union: UnionKey, now: Instant) {
         let Some(entry) = self.unions.remove(union) else { return };
+        self.counters.listed -= entry.len() as u64;
         if let Owner::Callers(meta) = entry.owner {
             self.callers.remove(&(entry.view, meta));
         }

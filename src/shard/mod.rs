@@ -111,6 +111,8 @@ pub struct Shard {
     unions: Table<UnionKey, Union>,
     /// The unions of callers of the stateless era, by the view and what they have in common.
     callers: HashMap<(ServerId, Bytes), UnionKey, RandomState>,
+    /// Unions whose members have said something that exchanges may wait for.
+    stirred: Vec<UnionKey>,
     /// Ends of tunnels, by the client connection at the other shard.
     tunnels: HashMap<(ShardId, ConnId), ConnId, RandomState>,
     /// Event streams of clients that send their messages on other connections.
@@ -205,6 +207,7 @@ impl Shard {
             processes: HashMap::default(),
             unions: Table::new(limits::SESSIONS_MAX + limits::CALLERS_MAX),
             callers: HashMap::default(),
+            stirred: Vec::new(),
             tunnels: HashMap::default(),
             streams: Streams::default(),
             holders: Holders::default(),
@@ -237,13 +240,25 @@ impl Shard {
     pub fn handle(&mut self, event: Event<'_>, now: Instant) {
         debug_assert!(self.actions.is_empty(), "the driver did not drain");
         self.guarded(|shard| shard.dispatch(event, now), now);
-        while let Some(conn) = self.ready.pop_front() {
-            self.guarded(|shard| shard.client_continue(conn, now), now);
-        }
+        self.handle_rest(now);
         self.guarded(|shard| shard.drain_step(now), now);
+        self.handle_rest(now);
         self.flush();
         self.arm();
         self.check();
+    }
+
+    /// What became possible by what happened.
+    fn handle_rest(&mut self, now: Instant) {
+        loop {
+            if let Some(conn) = self.ready.pop_front() {
+                self.guarded(|shard| shard.client_continue(conn, now), now);
+            } else if let Some(union) = self.stirred.pop() {
+                self.guarded(|shard| shard.union_continues(union, now), now);
+            } else {
+                return;
+            }
+        }
     }
 
     /// The next thing to do, or `None` when there is nothing until the next event.
@@ -483,7 +498,7 @@ impl Shard {
         debug_assert_eq!(self.sessions.len(), self.session_keys.len());
         debug_assert!(self.streams.len() <= self.conns.len());
         debug_assert!(self.holders.len() <= self.conns.len() + self.sessions.len());
-        debug_assert!(self.ready.is_empty());
+        debug_assert!(self.ready.is_empty() && self.stirred.is_empty());
         debug_assert!(self.dirty.is_empty());
     }
 

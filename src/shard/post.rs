@@ -251,6 +251,7 @@ impl Shard {
         let Some(session) = incoming.session.and_then(|key| self.sessions.get_mut(key)) else {
             return;
         };
+        session.is_initialized = true;
         if limits::SESSION_SETUP_LEN_MAX < incoming.bytes().len() {
             session.is_irreplaceable = true;
         } else {

@@ -369,7 +369,7 @@ impl Shard {
                 self.actions.push_back(Action::Stop { process: id, grace });
             }
         }
-        self.process_unlink(id);
+        self.process_unlink(id, now);
         for key in pending {
             if !(is_death && self.process_repeats(key, now)) {
                 self.exchange_fail(key, refusal, now);
@@ -381,7 +381,8 @@ impl Shard {
     }
 
     /// Sessions forget the process; their next message starts another.
-    fn process_unlink(&mut self, id: ProcessId) {
+    fn process_unlink(&mut self, id: ProcessId, now: Instant) {
+        let mut lost = Vec::new();
         let user = self.processes.get(&id).map(|process| process.user);
         let keys = match user {
             Some(User::Session(key)) => vec![key],
@@ -395,7 +396,11 @@ impl Shard {
             {
                 *link = None;
                 session.questions.clear();
+                lost.extend(session.parent);
             }
+        }
+        for place in lost {
+            self.questions_lost(place, now);
         }
     }
 
@@ -547,6 +552,7 @@ impl Shard {
             (_, Some(User::Session(session))) => {
                 self.counters.revived += 1;
                 let Some(session) = self.sessions.get(session) else { return };
+                let place = session.parent;
                 let initialized = session.initialized.clone();
                 let setup: Vec<Bytes> =
                     session.setup.iter().map(|setup| setup.message.clone()).collect();
@@ -557,6 +563,9 @@ impl Shard {
                     self.process_own(id, Kind::Setup, &message, now);
                 }
                 self.process_ready(id, now);
+                if let Some(place) = place {
+                    self.member_restarted(place, now);
+                }
             }
             (_, Some(User::Sessions)) => {
                 let welcome = Bytes::copy_from_slice(bytes);

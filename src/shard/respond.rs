@@ -167,6 +167,16 @@ impl Shard {
         match (kind, head.status) {
             (Kind::Delete, _) => return Some(Sink::Discard),
             (Kind::Setup | Kind::Line(_), 200..300) => return Some(Sink::Discard),
+            (Kind::Notice, 200..300) if matches!(reply, Reply::Leg(..)) => {
+                return Some(Sink::Discard);
+            }
+            // Not the server's word, but that of something before it.
+            (_, 500..) if matches!(reply, Reply::Leg(..)) => {
+                self.server_detach(conn);
+                self.server_close(conn, now);
+                self.exchange_fail(key, Refusal::Died, now);
+                return None;
+            }
             (_, 401 | 403) => {
                 self.server_detach(conn);
                 self.server_close(conn, now);

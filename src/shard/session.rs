@@ -103,6 +103,7 @@ impl Shard {
         let mut session = Session::new((id, server), initialize, link, now);
         session.is_open = true;
         session.initialized = Some(Bytes::from_static(INITIALIZED));
+        session.is_initialized = true;
         session.channel = self.channel_mut(conn).map(|_| conn);
         session.is_mute = true;
         let key = self.sessions.insert(session).ok()?;

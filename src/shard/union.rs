@@ -10,11 +10,11 @@ use bytes::Bytes;
 use wire::json::Span;
 use wire::rpc;
 
-use crate::exchange::{Kind, Via};
+use crate::exchange::{Exchange, Kind, Via};
 use crate::federation::combine::{self, Answered, completed};
 use crate::federation::list::{Freshness, ListKind, named};
 use crate::federation::value::{find_path, text_of, token};
-use crate::federation::{MemberState, Owner, Phase, Union, Waiting};
+use crate::federation::{MemberState, On, Owner, Phase, Union, Waiting};
 use crate::ids::{ExchangeId, SessionKey, UnionKey};
 use crate::limits;
 use crate::message::{Era, Payload, Revision};
@@ -33,7 +33,7 @@ enum Step {
     /// This is the result.
     Answer(Vec<u8>),
     /// Something is not known yet.
-    Wait,
+    Wait(On),
     /// There is nothing to be had.
     Refuse(Refusal),
     /// It is on its way already.
@@ -75,14 +75,21 @@ impl Shard {
 
     /// A client's message for a view.
     pub(super) fn union_send(&mut self, key: ExchangeId, incoming: &Incoming<'_>, now: Instant) {
-        let Some(union) = self.union_for(incoming, now) else {
-            return self.exchange_fail(key, Refusal::Full, now);
+        let is_notice = self.exchanges.get(key).is_some_and(|it| it.kind == Kind::Notice);
+        if is_notice && incoming.session.is_none() {
+            // Between stateless clients and servers nothing is cancelled or told by name.
+            self.counters.dropped += 1;
+            return self.notice_taken(key, now);
+        }
+        let union = match self.union_for(incoming, now) {
+            Ok(union) => union,
+            Err(refusal) => return self.exchange_fail(key, refusal, now),
         };
         let Some(entry) = self.unions.get_mut(union) else { return };
         entry.used_at = now;
         entry.clock += 1;
         let stand = Stand { union, since: entry.clock, is_due: false };
-        if self.exchanges.get(key).is_some_and(|exchange| exchange.kind == Kind::Notice) {
+        if is_notice {
             self.union_notice(union, incoming, now);
             return self.notice_taken(key, now);
         }
@@ -104,27 +111,33 @@ impl Shard {
     }
 
     /// The union of a session, or that of the callers who are like this one.
-    fn union_for(&mut self, incoming: &Incoming<'_>, now: Instant) -> Option<UnionKey> {
+    fn union_for(&mut self, incoming: &Incoming<'_>, now: Instant) -> Result<UnionKey, Refusal> {
         if let Some(key) = incoming.session {
-            return match self.sessions.get(key)?.link {
-                Link::Union(union) => Some(union),
-                Link::Process(_) | Link::Http { .. } => None,
+            return match self.sessions.get(key).map(|session| &session.link) {
+                Some(Link::Union(union)) => Ok(*union),
+                Some(Link::Process(_) | Link::Http { .. }) | None => Err(Refusal::UnknownSession),
             };
         }
-        let members = self.view(incoming.server)?.members.len();
+        let members = self.view(incoming.server).map_or(0, |view| view.members.len());
         let meta = meta_of(incoming);
+        if limits::CALLER_LEN_MAX < meta.len() {
+            return Err(Refusal::TooLarge);
+        }
         let known = self.callers.get(&(incoming.server, meta.clone()));
         if let Some(union) = known {
-            return Some(*union);
+            return Ok(*union);
         }
         if limits::CALLERS_MAX <= self.callers.len() {
             self.union_evict(now);
         }
+        if limits::CALLERS_MAX <= self.callers.len() {
+            return Err(Refusal::Full);
+        }
         let union = Union::new(incoming.server, Owner::Callers(meta.clone()), members, now);
-        let union = self.unions.insert(union).ok()?;
+        let union = self.unions.insert(union).map_err(|_| Refusal::Full)?;
         self.callers.insert((incoming.server, meta), union);
         self.union_watch(union, now + limits::UNION_IDLE);
-        Some(union)
+        Ok(union)
     }
 
     /// Looks at a request, for the first time or again.
@@ -168,7 +181,7 @@ impl Shard {
                 self.union_leg(key, (stand.union, member), incoming, edit, now);
             }
             Step::Answer(result) => self.union_answers(key, &result, now),
-            Step::Wait => self.union_waits(key, stand, now),
+            Step::Wait(on) => self.union_waits(key, (stand, on), now),
             Step::Refuse(refusal) => self.union_refuses(key, refusal, now),
             Step::Gone => {}
         }
@@ -184,7 +197,9 @@ impl Shard {
         exchange.via = Via::Nothing;
         let (id, kind, session) = (exchange.id.clone(), exchange.kind, exchange.session);
         if let (Kind::Initialize, Some(session)) = (kind, session) {
-            self.session_opened(session, None, None);
+            let version = find_path(result, &["protocolVersion"]);
+            let version = version.and_then(|span| text_of(span.get(result)));
+            self.session_opened(session, version.as_deref().map(str::as_bytes), None);
         }
         let parts: [&[u8]; 5] =
             [b"{\"jsonrpc\":\"2.0\",\"id\":", &id, b",\"result\":", result, b"}"];
@@ -207,7 +222,7 @@ impl Shard {
         refusal.write_error(&mut text, &id, None);
         let uri = find_path(&message, &["params", "uri"]);
         if let (Refusal::Resource, Some(uri)) = (refusal, uri)
-            && let Some(at) = memchr::memmem::find(&text, b"\"gateway\"")
+            && let Some(at) = memchr::memmem::rfind(&text, b"\"gateway\":")
         {
             let uri = [b"\"uri\":", uri.get(&message), b","].concat();
             text.splice(at..at, uri);
@@ -227,9 +242,9 @@ impl Shard {
     }
 
     /// The request waits for members.
-    fn union_waits(&mut self, key: ExchangeId, stand: Stand, now: Instant) {
+    fn union_waits(&mut self, key: ExchangeId, (stand, on): (Stand, On), now: Instant) {
         let Some(union) = self.unions.get_mut(stand.union) else { return };
-        union.waiting.push(Waiting { exchange: key, since: stand.since });
+        union.waiting.push(Waiting { exchange: key, since: stand.since, on });
         let server = union.view;
         let timeout = self.view(server).map(|view| view.timeout).unwrap_or_default();
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
@@ -238,10 +253,21 @@ impl Shard {
         self.watch(key, now);
     }
 
-    /// A member has said something: everybody who waits looks again.
+    /// A member has said something: who waits for that looks again when this event is over.
+    pub(super) fn union_stirs(&mut self, union: UnionKey) {
+        if !self.stirred.contains(&union) {
+            self.stirred.push(union);
+        }
+    }
+
+    /// Everybody looks again who has what he waits for.
     pub(super) fn union_continues(&mut self, union: UnionKey, now: Instant) {
-        let waiting = self.unions.get(union).map(|union| union.waiting.clone());
-        for Waiting { exchange, since } in waiting.unwrap_or_default() {
+        let Some(entry) = self.unions.get_mut(union) else { return };
+        let all = std::mem::take(&mut entry.waiting);
+        let (ready, waiting) = all.into_iter().partition(|waiting| entry.has(waiting.on));
+        entry.waiting = waiting;
+        let ready: Vec<Waiting> = ready;
+        for Waiting { exchange, since, .. } in ready {
             self.union_again(exchange, Stand { union, since, is_due: false }, now);
         }
     }
@@ -249,26 +275,27 @@ impl Shard {
     /// An exchange has waited long enough: nobody waits for the members that keep it any longer.
     pub(super) fn union_due(&mut self, key: ExchangeId, union: UnionKey, now: Instant) {
         let Some(entry) = self.unions.get_mut(union) else { return };
+        let mut is_news = false;
         for member in &mut entry.members {
             if let Phase::Opening { is_late } = &mut member.phase {
-                *is_late = true;
+                is_news |= !std::mem::replace(is_late, true);
             }
             for list in member.lists.iter_mut().filter(|list| list.reading.is_some()) {
-                list.is_late = true;
+                is_news |= !std::mem::replace(&mut list.is_late, true);
             }
         }
-        let waiting = entry.waiting.iter().find(|waiting| waiting.exchange == key);
-        if let Some(since) = waiting.map(|waiting| waiting.since) {
+        let at = entry.waiting.iter().position(|waiting| waiting.exchange == key);
+        if let Some(Waiting { since, .. }) = at.map(|at| entry.waiting.swap_remove(at)) {
             self.union_again(key, Stand { union, since, is_due: true }, now);
         }
-        self.union_continues(union, now);
+        if is_news {
+            self.union_stirs(union);
+        }
     }
 
     fn union_again(&mut self, key: ExchangeId, stand: Stand, now: Instant) {
-        let Some(union) = self.unions.get_mut(stand.union) else { return };
-        let Some(at) = union.waiting.iter().position(|it| it.exchange == key) else { return };
-        union.waiting.remove(at);
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let is_its = |it: &&mut Exchange| it.via == Via::Union(stand.union);
+        let Some(exchange) = self.exchanges.get_mut(key).filter(is_its) else { return };
         exchange.via = Via::Nothing;
         let payload = Payload::Whole(exchange.message.clone());
         let headers = exchange.headers.clone();
@@ -288,7 +315,7 @@ impl Shard {
     /// `initialize` and `server/discover`: what all members offer together.
     fn union_opens(&mut self, stand: Stand, now: Instant) -> Step {
         if !self.members_ready(stand.union, stand.since, now) {
-            return Step::Wait;
+            return Step::Wait(On::Members);
         }
         let Some(union) = self.unions.get(stand.union) else { return Step::Gone };
         let Some(view) = self.view(union.view) else { return Step::Gone };
@@ -337,8 +364,8 @@ impl Shard {
         let cursor = incoming.envelope.cursor.map(|text| text.decode(incoming.bytes()));
         // Whoever goes on with a list goes on with the one that is there.
         let since = if cursor.is_some() { 1 } else { stand.since };
-        if !self.lists_ready(stand.union, &[kind], since, now) {
-            return Step::Wait;
+        if !self.lists_ready(stand.union, kind.alone(), since, now) {
+            return Step::Wait(On::Lists(kind.alone()));
         }
         let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
         let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
@@ -354,7 +381,7 @@ impl Shard {
         let mut out = b"{".to_vec();
         merged.write_page(&mut out, kind, view, from);
         if incoming.era == Era::Modern {
-            union.freshness(kind).write(&mut out);
+            union.freshness(kind, now).write(&mut out);
             out.extend_from_slice(combine::META_SERVER_INFO);
         }
         out.push(b'}');
@@ -393,7 +420,9 @@ impl Shard {
             }
             Some(None) => Step::Refuse(Refusal::Name),
             // Only the lists can tell.
-            None if !self.lists_ready(stand.union, &[kind], stand.since, now) => Step::Wait,
+            None if !self.lists_ready(stand.union, kind.alone(), stand.since, now) => {
+                Step::Wait(On::Lists(kind.alone()))
+            }
             None => {
                 let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
                 let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
@@ -408,14 +437,13 @@ impl Shard {
 
     /// A request about a resource goes to whoever lists it, or a template for it.
     fn union_resource(&mut self, stand: Stand, uri: &str, now: Instant) -> Step {
-        const KINDS: [ListKind; 2] = [ListKind::Resources, ListKind::Templates];
         if self.only_member(stand.union) {
             return self.union_routes(stand, 0, None, now);
         }
         // What is listed once is not looked for again; what is not may be new.
         for since in [1, stand.since] {
-            if !self.lists_ready(stand.union, &KINDS, since, now) {
-                return Step::Wait;
+            if !self.lists_ready(stand.union, ListKind::OF_RESOURCES, since, now) {
+                return Step::Wait(On::Lists(ListKind::OF_RESOURCES));
             }
             let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
             let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
@@ -465,10 +493,12 @@ impl Shard {
         let Some(union) = self.unions.get(stand.union) else { return Step::Gone };
         let has_tasks = |member: &MemberState| match union.owner {
             Owner::Session(_) => {
-                member.phase == Phase::Open && combine::has_capability(&member.result, &["tasks"])
+                member.phase == Phase::Open
+                    && combine::has_capability(&member.capabilities, &["tasks"])
             }
             Owner::Callers(_) => {
-                member.result.is_empty() || combine::has_capability(&member.result, &EXTENSION)
+                member.result.is_empty()
+                    || combine::has_capability(&member.capabilities, &EXTENSION)
             }
         };
         let members = union.members.iter().enumerate().rev();
@@ -499,7 +529,7 @@ impl Shard {
         let phase = union.members.get(member).map(|member| member.phase);
         match phase {
             Some(Phase::Open) => Step::Route(member, edit),
-            Some(Phase::Opening { .. }) if !stand.is_due => Step::Wait,
+            Some(Phase::Opening { .. }) if !stand.is_due => Step::Wait(On::Member(member)),
             Some(Phase::Opening { .. }) => Step::Refuse(Refusal::Timeout),
             _ => Step::Refuse(Refusal::Unreachable),
         }
@@ -513,7 +543,6 @@ impl Shard {
         incoming: &Incoming<'_>,
         now: Instant,
     ) -> Step {
-        const KINDS: [ListKind; 2] = [ListKind::Resources, ListKind::Templates];
         let bytes = incoming.bytes();
         let params = incoming.envelope.params;
         let list = params.and_then(|params| {
@@ -527,8 +556,8 @@ impl Shard {
             .filter_map(|(inner, span)| text_of(inner.get(span.get(bytes))))
             .take(limits::SUBSCRIPTIONS_MAX)
             .collect();
-        if !uris.is_empty() && !self.lists_ready(stand.union, &KINDS, 1, now) {
-            return Step::Wait;
+        if !uris.is_empty() && !self.lists_ready(stand.union, ListKind::OF_RESOURCES, 1, now) {
+            return Step::Wait(On::Lists(ListKind::OF_RESOURCES));
         }
         let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
         let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
@@ -570,6 +599,8 @@ impl Shard {
             }
             b"notifications/cancelled" => self.leg_cancelled(incoming, now),
             b"notifications/progress" => self.member_hears(union, incoming, now),
+            // What has no id and is no notification would still be taken by some servers.
+            _ if !method.starts_with(b"notifications/") => self.counters.dropped += 1,
             _ => {
                 for session in self.open_sessions(union) {
                     self.session_tells(session, incoming.payload.keep(), now);
@@ -595,7 +626,7 @@ impl Shard {
 /// Who has a name, as far as it says so itself: the member and its own name. `Some(None)`: nobody;
 /// none: only the lists can tell.
 fn guess(view: &View, kind: ListKind, name: &str) -> Option<Option<(usize, String)>> {
-    if is_shortened(name) {
+    if is_shortened(name) || view.is_ambiguous(name) {
         return None;
     }
     let own = |index: usize, rest: &str| {

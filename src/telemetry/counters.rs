@@ -84,6 +84,8 @@ counters! {
     gauge gathered = "mcp_gathered_bytes";
     /// Bytes kept for resumption.
     gauge replay = "mcp_replay_bytes";
+    /// Bytes of the lists of servers that are kept for views of all servers.
+    gauge listed = "mcp_listed_bytes";
     /// Bytes received from clients.
     counter received_bytes = "mcp_client_received_bytes_total";
     /// Bytes queued to clients.

@@ -116,6 +116,15 @@ impl View {
         let fits = fits.filter_map(|(index, member)| Some((index, rest(member)?)));
         fits.min_by_key(|(_, rest)| rest.len())
     }
+
+    /// Whether more than one member has a prefix that fits the name.
+    pub fn is_ambiguous(&self, name: &str) -> bool {
+        let fits = |member: &&Member| {
+            let rest = member.prefix.as_deref().and_then(|prefix| name.strip_prefix(prefix));
+            rest.is_some_and(|rest| rest.starts_with(&*self.separator))
+        };
+        1 < self.members.iter().filter(fits).count()
+    }
 }
 
 /// A name that clients take.
@@ -142,29 +151,29 @@ pub fn is_shortened(name: &str) -> bool {
 
 /// Whether a text fits a pattern, in which `*` is any number of characters and `?` is one.
 pub fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    // A character is its first byte and those that continue it.
+    let is_inside = |at: usize| text.get(at).is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000);
+    let behind = |at: usize| (at + 1..).find(|at| !is_inside(*at)).unwrap_or(at + 1);
     let (mut at, mut from) = (0, 0);
     // Where to go on if the last `*` has to take one character more.
     let mut back = None;
-    while let Some(&char) = text.get(from) {
+    while let Some(&byte) = text.get(from) {
         match pattern.get(at) {
-            Some('*') => {
+            Some(b'*') => {
                 back = Some((at + 1, from));
                 at += 1;
             }
-            Some(&wanted) if wanted == '?' || wanted == char => {
-                at += 1;
-                from += 1;
-            }
+            Some(b'?') => (at, from) = (at + 1, behind(from)),
+            Some(&wanted) if wanted == byte => (at, from) = (at + 1, from + 1),
             _ => {
                 let Some((star, taken)) = back else { return false };
-                back = Some((star, taken + 1));
-                (at, from) = (star, taken + 1);
+                back = Some((star, behind(taken)));
+                (at, from) = (star, behind(taken));
             }
         }
     }
-    pattern.get(at..).unwrap_or_default().iter().all(|char| *char == '*')
+    pattern.get(at..).unwrap_or_default().iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]
@@ -231,6 +240,9 @@ mod tests {
             ("a*b*c", "a-b-b-c", true),
             ("a*b*c", "a-b-b-d", false),
             ("**x**", "yxy", true),
+            ("?ber*", "\u{fc}ber alles", true),
+            ("*?", "\u{fc}", true),
+            ("??", "\u{fc}", false),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
