@@ -88,6 +88,14 @@ fn show_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {
         Target::WebSocket(endpoint) => {
             show_endpoint(if endpoint.tls { "wss" } else { "ws" }, endpoint, f)?;
         }
+        Target::Tcp(endpoint) => {
+            let scheme = if endpoint.tls { "tcps" } else { "tcp" };
+            writeln!(
+                f,
+                "  url                  {scheme}://{}{}",
+                endpoint.authority, endpoint.target
+            )?;
+        }
     }
     if let Some(upkeep) = server.target.upkeep() {
         show_upkeep(upkeep, f)?;

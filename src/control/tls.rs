@@ -1,4 +1,4 @@
-//! TLS towards servers with an `https` or `wss` URL.
+//! TLS towards servers with an `https`, `wss` or `tcps` URL.
 
 use std::sync::Arc;
 
@@ -13,7 +13,9 @@ use crate::upstream::catalog::{Catalog, Target};
 /// a sentence for the operator.
 pub(super) fn client(catalog: &Catalog) -> Result<Option<Arc<ClientConfig>>, String> {
     let is_tls = |target: &Target| match target {
-        Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint.tls,
+        Target::Http(_, endpoint) | Target::WebSocket(endpoint) | Target::Tcp(endpoint) => {
+            endpoint.tls
+        }
         Target::Stdio(_) => false,
     };
     if !catalog.iter().any(|(_, server)| is_tls(&server.target)) {
@@ -25,7 +27,7 @@ pub(super) fn client(catalog: &Catalog) -> Result<Option<Arc<ClientConfig>>, Str
     if trusted == 0 {
         let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
         return Err(format!(
-            "no certificate authority found{why}, but a server has an https or wss URL; \
+            "no certificate authority found{why}, but a server has an https, wss or tcps URL; \
              install the package ca-certificates or set SSL_CERT_FILE"
         ));
     }

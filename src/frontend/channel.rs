@@ -75,6 +75,8 @@ pub enum Writer {
         /// Whether the body is chunked; otherwise it ends with the connection.
         is_chunked: bool,
     },
+    /// Messages of a stream of the binary protocol, version 2.
+    Stream,
     /// Frames of the binary protocol, version 1, which has answers and nothing else.
     Binary(Dialect, Stage),
 }
@@ -83,7 +85,7 @@ impl Writer {
     /// Whether the client can name a server with each message.
     pub fn has_namespaces(&self) -> bool {
         match self {
-            Self::Lines | Self::Frames(_) | Self::Events { .. } => false,
+            Self::Lines | Self::Frames(_) | Self::Events { .. } | Self::Stream => false,
             Self::Binary(..) => true,
         }
     }
@@ -91,7 +93,7 @@ impl Writer {
     /// Whether the client can be told what it has not asked for.
     pub fn has_events(&self) -> bool {
         match self {
-            Self::Lines | Self::Frames(_) | Self::Events { .. } => true,
+            Self::Lines | Self::Frames(_) | Self::Events { .. } | Self::Stream => true,
             Self::Binary(..) => false,
         }
     }
@@ -100,7 +102,7 @@ impl Writer {
     pub fn stage(&self) -> Option<(Dialect, Stage)> {
         match self {
             Self::Binary(dialect, stage) => Some((*dialect, *stage)),
-            Self::Lines | Self::Frames(_) | Self::Events { .. } => None,
+            Self::Lines | Self::Frames(_) | Self::Events { .. } | Self::Stream => None,
         }
     }
 }

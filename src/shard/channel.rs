@@ -404,6 +404,7 @@ impl Shard {
             Writer::Events { .. } => self.sse_event(conn, parts),
             Writer::Binary(dialect, _) => self.binary_write(conn, dialect, parts),
             Writer::Frames(_) => self.socket_write(conn, parts),
+            Writer::Stream => self.branch_answers(conn, parts.concat()),
         }
         self.stall_channel(conn, now);
     }
@@ -411,6 +412,10 @@ impl Shard {
     /// Writes what the client has not asked for, if it can be told such things.
     pub(super) fn channel_event(&mut self, conn: ConnId, parts: &[&[u8]], now: Instant) {
         match self.channel_mut(conn) {
+            Some(channel) if matches!(channel.writer, Writer::Stream) => {
+                self.branch_tells(conn, parts.concat());
+                self.stall_channel(conn, now);
+            }
             Some(channel) if channel.writer.has_events() => self.channel_write(conn, parts, now),
             _ => self.counters.dropped += 1,
         }

@@ -20,6 +20,7 @@ use crate::message::{Era, Revision};
 use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::shard::event::{Action, Question};
+use crate::shard::link_server::Uplink;
 use crate::shard::{Asked, Role, Shard};
 use crate::upstream::catalog::{Endpoint, Secret, Server, ServerId, Target};
 use crate::upstream::restart::Restart;
@@ -57,6 +58,8 @@ pub(super) struct Pool {
     /// Connections that are taken for as long as somebody listens: streams of HTTP+SSE, GET streams
     /// of sessions, subscriptions.
     streams: usize,
+    /// How the shard comes to its link with the server, if that is reached so.
+    pub(super) uplink: Uplink,
 }
 
 impl Pool {
@@ -66,7 +69,7 @@ impl Pool {
                 let ip = endpoint.host.parse::<IpAddr>().ok();
                 (ip.map(|ip| SocketAddr::new(ip, endpoint.port)), endpoint.conns_max)
             }
-            Target::Stdio(_) | Target::WebSocket(_) => (None, 0),
+            Target::Stdio(_) | Target::WebSocket(_) | Target::Tcp(_) => (None, 0),
         };
         Self {
             addrs: literal.into_iter().collect(),
@@ -84,6 +87,7 @@ impl Pool {
             restart: Restart::default(),
             is_sse: false,
             streams: 0,
+            uplink: Uplink::default(),
         }
     }
 
@@ -112,7 +116,7 @@ impl Shard {
     fn endpoint(&self, server: ServerId) -> Option<&Endpoint> {
         match &self.settings.catalog.get(server)?.target {
             Target::Http(_, endpoint) => Some(endpoint),
-            Target::Stdio(_) | Target::WebSocket(_) => None,
+            Target::Stdio(_) | Target::WebSocket(_) | Target::Tcp(_) => None,
         }
     }
 

@@ -9,6 +9,8 @@
 //! sse      messages of clients in POSTs, and to them on one event stream
 //! hangup   their end
 //! binary   the same in the frames of the binary protocol
+//! link     many conversations on one connection of version 2, which can be resumed:
+//! link_client  those of clients                      link_server  those with servers
 //! websocket  HTTP connections become channels, in frames and with pings
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
@@ -29,6 +31,9 @@ mod channel;
 mod hangup;
 mod sse;
 mod binary;
+mod link;
+mod link_client;
+mod link_server;
 mod websocket;
 mod post;
 mod session;
@@ -47,7 +52,7 @@ mod clock;
 mod drain;
 mod report;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -71,6 +76,7 @@ use crate::session::id::SessionId;
 use crate::shard::drain::Rest;
 use crate::shard::event::{Action, Answer, Event};
 use crate::shard::http::Pool;
+use crate::shard::link::{Branch, LinkConn, LinkName, Trunk};
 use crate::shard::settings::{Identity, Settings};
 use crate::shard::sse::Streams;
 use crate::table::Table;
@@ -96,6 +102,10 @@ pub struct Shard {
     tunnels: HashMap<(ShardId, ConnId), ConnId, RandomState>,
     /// Event streams of clients that send their messages on other connections.
     streams: Streams,
+    /// Links of the binary protocol, version 2.
+    links: BTreeMap<LinkName, Trunk>,
+    /// Those that may have something to write.
+    dirty_links: Vec<LinkName>,
     /// Per server, in the order of the catalog.
     pools: Vec<Pool>,
     /// Questions to the control thread.
@@ -130,6 +140,8 @@ pub struct Shard {
 struct Conn {
     output: Output,
     role: Role,
+    /// The stream that it is, if it is none of its own.
+    branch: Option<Branch>,
     /// Whether the driver was told to stop receiving.
     is_paused: bool,
     /// Whether it is in `dirty`.
@@ -149,6 +161,7 @@ enum Role {
     Channel(Box<Channel>),
     Server(Box<ServerConn>),
     Process(ProcessId),
+    Link(Box<LinkConn>),
 }
 
 /// Whose time has come.
@@ -158,6 +171,7 @@ enum Timer {
     Exchange(ExchangeId),
     Session(SessionKey),
     Process(u64),
+    Link(LinkName),
     Drain,
 }
 
@@ -167,6 +181,7 @@ enum Asked {
     Resolve(ServerId),
     Start(ProcessId),
     Locate(ProcessId),
+    Uplink(ServerId),
 }
 
 impl Shard {
@@ -183,6 +198,8 @@ impl Shard {
             processes: HashMap::default(),
             tunnels: HashMap::default(),
             streams: Streams::default(),
+            links: BTreeMap::new(),
+            dirty_links: Vec::new(),
             pools,
             questions: HashMap::default(),
             next_ticket: 0,
@@ -215,7 +232,9 @@ impl Shard {
         while let Some(conn) = self.ready.pop_front() {
             self.guarded(|shard| shard.client_continue(conn, now), now);
         }
+        self.guarded(|shard| shard.links_flush(now), now);
         self.guarded(|shard| shard.drain_step(now), now);
+        self.guarded(|shard| shard.links_flush(now), now);
         self.flush();
         self.arm();
         self.check();
@@ -269,6 +288,7 @@ impl Shard {
             }
             Event::Connected { conn } => match self.conns.get(conn).map(|entry| &entry.role) {
                 Some(Role::Process(process)) => self.remote_ws_connected(*process),
+                Some(Role::Link(_)) => self.uplink_connected(conn),
                 _ => self.server_connected(conn, now),
             },
             Event::Received { conn, bytes } => self.received(conn, bytes, now),
@@ -300,6 +320,7 @@ impl Shard {
             Some(Role::Channel(_)) => self.channel_received(conn, bytes, now),
             Some(Role::Server(_)) => self.server_received(conn, bytes, now),
             Some(Role::Process(process)) => self.process_received(*process, bytes, now),
+            Some(Role::Link(_)) => self.link_received(conn, bytes, now),
             None => {}
         }
     }
@@ -311,6 +332,7 @@ impl Shard {
             Some(Role::Channel(_)) => self.channel_lost(conn, "client closed", now),
             Some(Role::Server(_)) => self.server_lost(conn, now),
             Some(Role::Process(process)) => self.process_lost(*process, now),
+            Some(Role::Link(_)) => self.link_conn_lost(conn, "peer closed", now),
             None => {}
         }
     }
@@ -322,6 +344,10 @@ impl Shard {
             Some(Role::Channel(_)) => self.channel_lost(conn, "fault", now),
             Some(Role::Server(_)) => self.server_lost(conn, now),
             Some(Role::Process(process)) => self.process_lost(*process, now),
+            Some(Role::Link(link)) => match link.name.filter(|_| link.is_up) {
+                Some(name) => self.link_over(name, "fault", now),
+                None => self.link_conn_lost(conn, "fault", now),
+            },
             None => {}
         }
     }
@@ -336,6 +362,10 @@ impl Shard {
                 self.remote_ws_located(process, Some(addrs), now);
             }
             (Some(Asked::Locate(process)), _) => self.remote_ws_located(process, None, now),
+            (Some(Asked::Uplink(server)), Answer::Resolved(addrs)) => {
+                self.uplink_located(server, Some(addrs), now);
+            }
+            (Some(Asked::Uplink(server)), _) => self.uplink_located(server, None, now),
             (Some(Asked::Start(process)), Answer::Started { socket }) => {
                 self.process_started(process, socket, now);
             }
@@ -374,6 +404,7 @@ impl Shard {
         self.near_sent(conn);
         self.socket_sent(conn, now);
         self.remote_ws_sent(conn, now);
+        self.link_sent(conn, now);
     }
 
     /// Adds a connection to the table, if there is room.
@@ -381,6 +412,7 @@ impl Shard {
         let conn = Conn {
             output: Output::default(),
             role,
+            branch: None,
             is_paused: false,
             is_dirty: false,
             stalled_since: None,
@@ -402,7 +434,7 @@ impl Shard {
         write(&mut entry.output);
         let added = entry.output.len().saturating_sub(before) as u64;
         entry.sent += added;
-        if matches!(entry.role, Role::Client(_) | Role::Channel(_)) {
+        if is_client(entry) {
             self.counters.sent_bytes += added;
         }
         if !entry.is_dirty && added != 0 {
@@ -413,16 +445,17 @@ impl Shard {
 
     fn pause(&mut self, conn: ConnId) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
-        if !std::mem::replace(&mut entry.is_paused, true) && !is_tunnel(entry) {
+        if !std::mem::replace(&mut entry.is_paused, true) && has_socket(entry) {
             self.actions.push_back(Action::Pause { conn });
         }
     }
 
     fn resume(&mut self, conn: ConnId) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
-        if std::mem::replace(&mut entry.is_paused, false) && !is_tunnel(entry) {
+        if std::mem::replace(&mut entry.is_paused, false) && has_socket(entry) {
             self.actions.push_back(Action::Resume { conn });
         }
+        self.branch_pays(conn);
     }
 
     /// Tells the driver of new output, and starts the clock of peers that do not take it.
@@ -456,28 +489,42 @@ impl Shard {
         debug_assert_eq!(self.sessions.len(), self.session_keys.len());
         debug_assert!(self.streams.len() <= self.conns.len());
         debug_assert!(self.ready.is_empty());
-        debug_assert!(self.dirty.is_empty());
+        debug_assert!(self.dirty.is_empty() && self.dirty_links.is_empty());
     }
 
     fn client_mut(&mut self, conn: ConnId) -> Option<&mut Client> {
         match &mut self.conns.get_mut(conn)?.role {
             Role::Client(client) => Some(client),
-            Role::Channel(_) | Role::Server(_) | Role::Process(_) => None,
+            Role::Channel(_) | Role::Server(_) | Role::Process(_) | Role::Link(_) => None,
         }
     }
 
     fn channel_mut(&mut self, conn: ConnId) -> Option<&mut Channel> {
         match &mut self.conns.get_mut(conn)?.role {
             Role::Channel(channel) => Some(channel),
-            Role::Client(_) | Role::Server(_) | Role::Process(_) => None,
+            Role::Client(_) | Role::Server(_) | Role::Process(_) | Role::Link(_) => None,
         }
     }
 
     fn server_mut(&mut self, conn: ConnId) -> Option<&mut ServerConn> {
         match &mut self.conns.get_mut(conn)?.role {
             Role::Server(server) => Some(server),
-            Role::Client(_) | Role::Channel(_) | Role::Process(_) => None,
+            Role::Client(_) | Role::Channel(_) | Role::Process(_) | Role::Link(_) => None,
         }
+    }
+}
+
+/// Whether the driver has a socket for it.
+fn has_socket(conn: &Conn) -> bool {
+    conn.branch.is_none() && !is_tunnel(conn)
+}
+
+/// Whether its bytes come from and go to a client.
+fn is_client(conn: &Conn) -> bool {
+    match &conn.role {
+        Role::Client(_) | Role::Channel(_) => true,
+        Role::Link(link) => link.peer.is_some(),
+        Role::Server(_) | Role::Process(_) => false,
     }
 }
 

@@ -58,7 +58,7 @@ impl Shard {
         if name == b"endpoint" && stream.target.is_none() && state == State::Starting {
             let target = match self.settings.catalog.get(server).map(|server| &server.target) {
                 Some(Target::Http(_, endpoint)) => resolve(endpoint, data),
-                Some(Target::Stdio(_) | Target::WebSocket(_)) | None => None,
+                Some(Target::Stdio(_) | Target::WebSocket(_) | Target::Tcp(_)) | None => None,
             };
             let Some(target) = target else {
                 self.report_process(id, "named no address of its own for messages", now);
@@ -228,7 +228,7 @@ impl Shard {
         let (message, headers) = (exchange.message.clone(), exchange.headers.clone());
         let transport = match self.settings.catalog.get(server).map(|server| &server.target) {
             Some(Target::Http(transport, _)) => *transport,
-            Some(Target::Stdio(_) | Target::WebSocket(_)) | None => return false,
+            Some(Target::Stdio(_) | Target::WebSocket(_) | Target::Tcp(_)) | None => return false,
         };
         let says_so = kind == Kind::Initialize && matches!(status, 400 | 404 | 405);
         if transport != Transport::Auto || !says_so {

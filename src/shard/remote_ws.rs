@@ -31,7 +31,7 @@ impl Shard {
     fn ws_endpoint(&self, server: ServerId) -> Option<&Endpoint> {
         match &self.settings.catalog.get(server)?.target {
             Target::WebSocket(endpoint) => Some(endpoint),
-            Target::Stdio(_) | Target::Http(..) => None,
+            Target::Stdio(_) | Target::Http(..) | Target::Tcp(_) => None,
         }
     }
 

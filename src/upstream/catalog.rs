@@ -32,6 +32,9 @@ pub enum Target {
     Http(Transport, Endpoint),
     /// A server by WebSocket.
     WebSocket(Endpoint),
+    /// A server, or another gateway, by the TCP binary protocol, version 2. The path of its URL
+    /// names a server there.
+    Tcp(Endpoint),
 }
 
 impl Target {
@@ -40,9 +43,9 @@ impl Target {
         match self {
             Self::Stdio(command) => Some(command.upkeep),
             Self::Http(Transport::Http, _) => None,
-            Self::Http(Transport::Sse | Transport::Auto, endpoint) | Self::WebSocket(endpoint) => {
-                Some(endpoint.upkeep)
-            }
+            Self::Http(Transport::Sse | Transport::Auto, endpoint)
+            | Self::WebSocket(endpoint)
+            | Self::Tcp(endpoint) => Some(endpoint.upkeep),
         }
     }
 }
@@ -114,7 +117,7 @@ pub struct Command {
 /// Where a server is that has a URL.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Whether the connection is TLS (`https`, `wss`).
+    /// Whether the connection is TLS (`https`, `wss`, `tcps`).
     pub tls: bool,
     /// Host name or address literal (without brackets).
     pub host: String,

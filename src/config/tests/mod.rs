@@ -150,7 +150,7 @@ fn command(config: &Config, id: u16) -> &Command {
 #[track_caller]
 fn endpoint(config: &Config, id: u16) -> &Endpoint {
     match target(config, id) {
-        Target::Http(_, endpoint) | Target::WebSocket(endpoint) => endpoint,
+        Target::Http(_, endpoint) | Target::WebSocket(endpoint) | Target::Tcp(endpoint) => endpoint,
         Target::Stdio(_) => panic!("not a URL"),
     }
 }

@@ -1,6 +1,7 @@
 //! The edges of the gateway: what hostile, broken, slow and dying peers meet.
 
 mod http;
+mod link;
 mod lines;
 mod recorder;
 mod rig;
@@ -19,6 +20,7 @@ mod shards;
 mod logs;
 mod slow;
 mod tcp;
+mod tcp2;
 mod websocket;
 mod websocket_servers;
 mod envelope;
