@@ -6,7 +6,7 @@ use super::file::{Field, Section, Value};
 use super::keys;
 use super::problem::Report;
 use super::secret::{self, Outside};
-use super::url::{self, Url};
+use super::url::{self, Kind, Url};
 use super::value;
 use crate::admission::origin;
 use crate::limits;
@@ -85,10 +85,11 @@ fn refuse_misplaced(table: &Section, report: &mut Report<'_>) {
         Some(Value::Text(text)) => Some(text.as_str()),
         _ => None,
     };
-    let is_socket = text("url").is_some_and(url::is_socket);
+    let kind = text("url").and_then(url::kind);
+    let has_conversations = matches!(kind, Some(Kind::WebSocket | Kind::Tcp));
     let has_streams = text("transport").is_some_and(|text| text != "http");
     for field in table.fields.iter().filter(|field| wrong.contains(&field.name.as_str())) {
-        if (is_socket || has_streams) && keys::OF_UPKEEP.contains(&field.name.as_str()) {
+        if (has_conversations || has_streams) && keys::OF_UPKEEP.contains(&field.name.as_str()) {
             continue;
         }
         let message = format!("is only for servers with a `{owner}`; remove it");
@@ -174,8 +175,12 @@ fn remote(
     outside: &Outside<'_>,
     report: &mut Report<'_>,
 ) -> Option<Target> {
+    let kind = url.as_ref().map_or(Kind::Http, |(_, url)| url.kind);
+    if kind == Kind::Tcp {
+        refuse_of_http(table, report);
+    }
     let headers = table.take("headers").map(|field| headers(field, outside, report));
-    let is_socket = url.as_ref().is_some_and(|(_, url)| url.is_socket);
+    let is_socket = kind == Kind::WebSocket;
     let transport = table.take("transport").and_then(|field| {
         if is_socket {
             let message = "is only for servers with an http or https URL; remove it";
@@ -209,7 +214,20 @@ fn remote(
         conns_max: count(connections, limits::SERVER_CONNS_MAX),
         upkeep,
     };
-    Some(if is_socket { Target::WebSocket(endpoint) } else { Target::Http(transport, endpoint) })
+    Some(match kind {
+        Kind::Http => Target::Http(transport, endpoint),
+        Kind::WebSocket => Target::WebSocket(endpoint),
+        Kind::Tcp => Target::Tcp(endpoint),
+    })
+}
+
+/// Reports, and takes away, what a server by the TCP binary protocol does not have.
+fn refuse_of_http(table: &mut Section, report: &mut Report<'_>) {
+    for name in keys::OF_URL {
+        let Some(field) = table.take(name) else { continue };
+        let message = "is only for servers with an http, https, ws or wss URL; remove it";
+        report.problem(field.named_at, &field.path, message);
+    }
 }
 
 fn field_url(field: Field, report: &mut Report<'_>) -> Option<(usize, Url)> {

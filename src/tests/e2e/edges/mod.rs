@@ -21,6 +21,7 @@ mod logs;
 mod slow;
 mod tcp;
 mod tcp2;
+mod tcp2_servers;
 mod websocket;
 mod websocket_servers;
 mod envelope;

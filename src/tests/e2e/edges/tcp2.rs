@@ -11,7 +11,8 @@ use super::link::{Peer, Told, call, negotiated};
 use super::rig::{Dir, Rig, demo, initialize, modern_call, script};
 use crate::support::{PATIENCE, free_port, root};
 
-fn rig(config: &str) -> (Rig, u16) {
+/// A gateway with an entrance for the protocol, and its port.
+pub(super) fn rig_tcp(config: &str) -> (Rig, u16) {
     let port = free_port();
     (Rig::new(&format!("listen.tcp = \"127.0.0.1:{port}\"\n{config}")), port)
 }
@@ -78,7 +79,7 @@ pub(super) fn use_stream(peer: &mut Peer, stream: StreamId) {
 
 #[test]
 fn a_stream_is_a_conversation_in_both_directions() {
-    let (rig, port) = rig(&demo());
+    let (rig, port) = rig_tcp(&demo());
     let mut peer = Peer::new(port);
     let streams = [peer.session("demo"), peer.session(""), peer.session("demo")];
     for stream in streams {
@@ -117,7 +118,7 @@ fn a_stream_is_a_conversation_in_both_directions() {
 #[test]
 fn what_a_stream_cannot_be_opened_for_is_said() {
     let other = demo().replace("servers.demo", "servers.other");
-    let (rig, port) = rig(&(demo() + &other));
+    let (rig, port) = rig_tcp(&(demo() + &other));
     let mut peer = Peer::new(port);
     for (server, session, reason) in [("nothing", "", 1), ("", "", 1), ("demo", "key", 2)] {
         let open = wire::binary::Open { server, session, revision: "" };
@@ -168,7 +169,7 @@ fn frame(stream: &mut TcpStream) -> Vec<u8> {
 #[test]
 fn the_bytes_of_the_document_are_understood() {
     let files = demo().replace("servers.demo", "servers.files");
-    let (rig, port) = rig(&files);
+    let (rig, port) = rig_tcp(&files);
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&dump("v1-offer-2")).unwrap();
@@ -209,7 +210,7 @@ fn the_bytes_of_the_document_are_understood() {
 
 #[test]
 fn what_breaks_the_rules_ends_the_link_and_nothing_else() {
-    let (rig, port) = rig(&demo());
+    let (rig, port) = rig_tcp(&demo());
     let mut other = Peer::new(port);
     let stream = other.session("demo");
     let hello = dump("hello");
@@ -251,7 +252,7 @@ fn what_breaks_the_rules_ends_the_link_and_nothing_else() {
 
 #[test]
 fn a_link_goes_on_after_its_connection_is_lost() {
-    let (rig, port) = rig(&demo());
+    let (rig, port) = rig_tcp(&demo());
     let mut peer = Peer::new(port);
     let stream = peer.session("demo");
     for round in 1..=16 {
@@ -287,7 +288,7 @@ fn a_link_goes_on_after_its_connection_is_lost() {
 
 #[test]
 fn large_messages_survive_losses() {
-    let (rig, port) = rig(&demo());
+    let (rig, port) = rig_tcp(&demo());
     let mut peer = Peer::new(port);
     let stream = peer.session("demo");
     let large = "abcdefg".repeat(300_000);
@@ -310,7 +311,7 @@ fn large_messages_survive_losses() {
 
 #[test]
 fn a_slow_stream_does_not_slow_down_the_others() {
-    let (rig, port) = rig(&demo());
+    let (rig, port) = rig_tcp(&demo());
     let mut peer = Peer::new(port);
     let (slow, quick) = (peer.session("demo"), peer.session("demo"));
     peer.unread.push(slow);
@@ -340,7 +341,7 @@ fn a_slow_stream_does_not_slow_down_the_others() {
 
 #[test]
 fn a_silent_client_is_asked_and_its_link_kept() {
-    let (rig, port) = rig(&format!("listen.ping_interval = \"200ms\"\n{}", demo()));
+    let (rig, port) = rig_tcp(&format!("listen.ping_interval = \"200ms\"\n{}", demo()));
     let mut peer = Peer::new(port);
     let stream = peer.session("demo");
     // It answers pings as long as it is asked for something.
@@ -358,7 +359,7 @@ fn a_silent_client_is_asked_and_its_link_kept() {
 
 #[test]
 fn a_drain_lets_streams_finish() {
-    let (mut rig, port) = rig(&demo());
+    let (mut rig, port) = rig_tcp(&demo());
     let mut peer = Peer::new(port);
     let (busy, idle) = (peer.session("demo"), peer.session("demo"));
     peer.send(busy, &call(&json!("last"), "sleep", &json!({"ms": 1500})));
@@ -377,7 +378,7 @@ fn a_drain_lets_streams_finish() {
 fn the_death_of_a_server_is_answered() {
     let dir = Dir::new();
     let path = dir.write("server.sh", MORTAL);
-    let (rig, port) = rig(&script("sh", &path, &[]));
+    let (rig, port) = rig_tcp(&script("sh", &path, &[]));
     let mut peer = Peer::new(port);
     let stream = peer.session("sh");
     let answer = peer.ask(stream, &call(&json!(1), "die", &json!({})));
@@ -388,7 +389,7 @@ fn the_death_of_a_server_is_answered() {
 }
 
 /// A server that does what it is told.
-pub(super) const MORTAL: &str = r#"
+const MORTAL: &str = r#"
 while IFS= read -r line; do
   id=$(printf '%s' "$line" | sed -n 's/.*"id":\([0-9][0-9]*\).*/\1/p')
   case "$line" in
