@@ -196,6 +196,10 @@ impl Shard {
         now: Instant,
     ) {
         let bytes = payload.bytes();
+        #[cfg(test)]
+        if self.fault.is_some_and(|fault| memchr::memmem::find(bytes, fault).is_some()) {
+            panic!("a fault that a test asked for");
+        }
         let Some(channel) = self.channel_mut(conn) else { return };
         channel.messages += 1;
         match document {

@@ -149,11 +149,13 @@ impl Shard {
         Some(name)
     }
 
-    /// Gives up the link that is without a connection for the longest time, if there is one.
+    /// Gives up the link that is without a connection for the longest time, if there is one: rather
+    /// one that has no streams.
     fn link_makes_room(&mut self, now: Instant) -> bool {
-        let lost = self.links.iter().filter_map(|(name, trunk)| Some((trunk.lost_at?, *name)));
-        let is_client = |(_, name): &(Instant, LinkName)| matches!(name, LinkName::Client(_));
-        let Some((_, name)) = lost.filter(is_client).min() else { return false };
+        let of_clients = self.links.iter().filter(|(it, _)| matches!(it, LinkName::Client(_)));
+        let lost = of_clients
+            .filter_map(|(name, trunk)| Some((!trunk.branches.is_empty(), trunk.lost_at?, *name)));
+        let Some((_, _, name)) = lost.min() else { return false };
         self.link_over(name, "full", now);
         true
     }
@@ -168,14 +170,16 @@ impl Shard {
         self.link_is_dirty(name);
     }
 
-    /// All links: those without a connection are given up, for nobody is let in any more.
+    /// All links of clients: those without a connection are given up, for nobody is let in any
+    /// more. Those with servers rest when nothing is left on them.
     pub(super) fn links_drain(&mut self, now: Instant) {
         let names: Vec<LinkName> = self.links.keys().copied().collect();
         for name in names {
-            match self.links.get(&name).map(|trunk| trunk.conn) {
-                Some(None) => self.link_over(name, "draining", now),
-                Some(Some(_)) => self.link_drains(name, now),
-                None => {}
+            let has_conn = self.links.get(&name).is_some_and(|trunk| trunk.conn.is_some());
+            match name {
+                LinkName::Client(_) if !has_conn => self.link_over(name, "draining", now),
+                LinkName::Client(_) => self.link_drains(name, now),
+                LinkName::Server(_) => self.link_is_dirty(name),
             }
         }
         let begins = |conn: &ConnId| match self.conns.get(*conn).map(|entry| &entry.role) {

@@ -9,7 +9,8 @@
 //! sse      messages of clients in POSTs, and to them on one event stream
 //! hangup   their end
 //! binary   the same in the frames of the binary protocol
-//! link     many conversations on one connection of version 2, which can be resumed:
+//! link     connections of its version 2, which can be resumed, and
+//! branch   the many conversations on them:
 //! link_client  those of clients                      link_server  those with servers
 //! websocket  HTTP connections become channels, in frames and with pings
 //! post     a POST becomes exchanges: era, session, kind of message
@@ -32,6 +33,7 @@ mod hangup;
 mod sse;
 mod binary;
 mod link;
+mod branch;
 mod link_client;
 mod link_server;
 mod websocket;
@@ -73,10 +75,11 @@ use crate::limits;
 use crate::output::Output;
 use crate::session::Session;
 use crate::session::id::SessionId;
+use crate::shard::branch::Branch;
 use crate::shard::drain::Rest;
 use crate::shard::event::{Action, Answer, Event};
 use crate::shard::http::Pool;
-use crate::shard::link::{Branch, LinkConn, LinkName, Trunk};
+use crate::shard::link::{LinkConn, LinkName, Trunk};
 use crate::shard::settings::{Identity, Settings};
 use crate::shard::sse::Streams;
 use crate::table::Table;
@@ -339,6 +342,9 @@ impl Shard {
 
     /// A fault of ours on this connection: nothing of it can be trusted any more.
     fn give_up(&mut self, conn: ConnId, now: Instant) {
+        if self.conns.get(conn).is_some_and(|entry| entry.branch.is_some()) {
+            return self.branch_gives_up(conn, now);
+        }
         match self.conns.get(conn).map(|conn| &conn.role) {
             Some(Role::Client(_)) => self.client_lost(conn, "fault", now),
             Some(Role::Channel(_)) => self.channel_lost(conn, "fault", now),

@@ -2,5 +2,6 @@
 
 mod tidy;
 mod websocket;
+mod link;
 
 mod sim;

@@ -118,8 +118,12 @@ impl Peer {
 
     /// HELLO is said.
     pub(crate) fn greeting(port: u16, token: &str) -> Self {
+        Self::with(port, token, SETTINGS)
+    }
+
+    pub(crate) fn with(port: u16, token: &str, settings: Settings) -> Self {
         let stream = negotiated(port);
-        let link = Link::connect(SETTINGS, token, "edges/1").unwrap();
+        let link = Link::connect(settings, token, "edges/1").unwrap();
         let (told, unread) = (VecDeque::new(), Vec::new());
         Self { port, link, stream, told, unread, budget: [usize::MAX; 2] }
     }

@@ -2,12 +2,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use wire::binary::StreamId;
 
-use super::link::{Peer, Told, call, negotiated};
+use super::link::{Peer, SETTINGS, Told, call, negotiated};
 use super::rig::{Dir, Rig, demo, initialize, modern_call, script};
 use crate::support::{PATIENCE, free_port, root};
 
@@ -336,6 +337,71 @@ fn a_slow_stream_does_not_slow_down_the_others() {
     let mut ids: Vec<u64> = (0..40).map(|_| peer.message(slow)["id"].as_u64().unwrap()).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..40).collect::<Vec<_>>());
+    rig.check();
+}
+
+#[test]
+fn what_a_client_cannot_take_is_refused_and_what_we_cannot_ends_the_link() {
+    let files = demo().replace("servers.demo", "servers.files");
+    let (rig, port) = rig_tcp(&format!("limits.message = \"64KiB\"\n{files}"));
+    let mut settings = SETTINGS;
+    settings.limits.message_len_max = 10_000;
+    let mut peer = Peer::with(port, "", settings);
+    assert_eq!(peer.next(), Told::Welcomed);
+    let stream = peer.session("files");
+    for (bytes, is_fine) in [(9000, true), (11_000, false), (9000, true)] {
+        let answer = peer.ask(stream, &call(&json!(1), "large", &json!({"bytes": bytes})));
+        assert_eq!(answer["result"].is_object(), is_fine, "{answer}");
+        let reason = &answer["error"]["data"]["gateway"];
+        assert!(is_fine || reason == "too_large", "{answer}");
+    }
+    // The codec knows what the gateway takes; raw bytes do not.
+    assert!(!peer.link.fits(70_000));
+    let mut wire = negotiated(port);
+    wire.write_all(&dump("hello")).unwrap();
+    wire.write_all(&dump("open")).unwrap();
+    let part = 17_000_u32.to_be_bytes();
+    for sequence in 2..7 {
+        let (flags, names) = if sequence == 2 { (5, 4) } else { (5, 0) };
+        let mut head = vec![4, flags, 0, names];
+        head.extend(part);
+        head.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, sequence]);
+        head.extend(vec![0; usize::from(names)]);
+        head.extend(vec![b' '; 17_000]);
+        drop(wire.write_all(&head));
+    }
+    let error = loop {
+        let frame = frame(&mut wire);
+        if !matches!(frame[0], 2 | 5 | 7) {
+            break frame;
+        }
+    };
+    assert_eq!((error[0], error[error.len() - 1]), (11, 4));
+    rig.check();
+}
+
+#[test]
+fn one_address_serves_http_and_links() {
+    let port = free_port();
+    let both = format!("http = \"127.0.0.1:{port}\"\ntcp = \"127.0.0.1:{port}\"\n");
+    let rig = Rig::with(Dir::new(), &format!("[listen]\n{both}{}", demo()), |command| {
+        // The rig's own `--listen` would count more than the file.
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let program = command.get_program().to_owned();
+        *command = Command::new(program);
+        command.arg(&arguments[0]).args(&arguments[3..]);
+    });
+    let mut peer = Peer::new(port);
+    let stream = peer.session("demo");
+    for round in 0..12 {
+        assert_eq!(peer.call(stream, "add", &json!({"a": round, "b": 1})), (round + 1).to_string());
+        peer.stream.shutdown(Shutdown::Both).unwrap();
+        peer.reconnect();
+        assert_eq!(peer.next(), Told::Resumed);
+    }
+    let mut session = rig.open("demo");
+    assert_eq!(session.text("echo", &json!({"text": "http"})), "http");
+    assert!(0 < rig.metric("mcp_connections_moved_total "));
     rig.check();
 }
 
