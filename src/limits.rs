@@ -48,10 +48,11 @@ pub const COMPRESS_LEN_MIN: usize = 1024;
 /// See [`COMPRESS_LEN_MIN`].
 pub const COMPRESS_LEN_MAX: usize = 1024 * 1024;
 
-/// Links of the binary protocol, version 2, that one shard holds, with a connection or without.
-pub const LINKS_MAX: usize = 4096;
-/// Streams of one link.
-pub const LINK_STREAMS_MAX: u32 = 1024;
+/// Links of clients of the binary protocol, version 2, that are kept although their connections
+/// broke.
+pub const LINKS_LOST_MAX: usize = 4096;
+/// Streams of one link. Each has a place among the connections.
+pub const LINK_STREAMS_MAX: u32 = 16_384;
 /// Bytes that may come on one stream before the first credit, and again while its messages are
 /// dealt with.
 pub const LINK_WINDOW: u32 = 256 * 1024;

@@ -76,12 +76,15 @@ impl Shard {
     }
 
     /// The place of a stream is empty: so the stream is closed, unless the peer has done that.
-    pub(super) fn branch_closes(&mut self, branch: &Branch, why: &str) {
+    pub(super) fn branch_closes(&mut self, conn: ConnId, branch: &Branch, why: &str) {
         let Branch { name, stream, .. } = *branch;
         let Some(trunk) = self.links.get_mut(&name) else { return };
-        if let Some(conn) = trunk.branches.remove(&stream) {
-            trunk.held.retain(|other| *other != conn);
+        if trunk.branches.get(&stream) != Some(&conn) {
+            // The peer has closed it; a new stream may have the number already.
+            return;
         }
+        trunk.branches.remove(&stream);
+        trunk.held.retain(|other| *other != conn);
         let reason = close_reason(why);
         trunk.link.close(stream, reason, if reason == Reason::DONE { "" } else { why });
         self.link_is_dirty(name);

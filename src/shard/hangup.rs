@@ -137,7 +137,7 @@ impl Shard {
         self.streams.forget(conn);
         self.counters.gathered -= channel.gathered as u64;
         if let Some(branch) = &entry.branch {
-            self.branch_closes(branch, why);
+            self.branch_closes(conn, branch, why);
         } else {
             self.counters.clients -= 1;
             self.actions.push_back(Action::Close { conn, rest: entry.output.take() });

@@ -371,6 +371,9 @@ impl Shard {
         self.link_writes(name);
         let Some(trunk) = self.links.remove(&name) else { return };
         self.counters.gathered -= trunk.gathered as u64;
+        if let Some(lost_at) = trunk.lost_at {
+            self.lost_links.remove(&(lost_at, name));
+        }
         if let Some(conn) = trunk.conn {
             self.link_conn_close(conn, why, now);
         }
@@ -425,7 +428,7 @@ impl Shard {
         }
         match name {
             LinkName::Server(server) => self.uplink_lost(server, now),
-            LinkName::Client(_) if has_trunk => self.wish_link(name, now + limits::LINK_KEEP_TIME),
+            LinkName::Client(_) if has_trunk => self.link_kept(name, now),
             LinkName::Client(_) => {}
         }
     }

@@ -73,7 +73,7 @@ impl Shard {
             return;
         }
         let resumed = self.link_resumes(conn, &hello, now);
-        let Some(name) = resumed.or_else(|| self.link_accepts(conn, &hello, now)) else { return };
+        let name = resumed.unwrap_or_else(|| self.link_accepts(conn, &hello, now));
         if let Some(link) = self.link_conn_mut(conn) {
             link.name = Some(name);
             link.is_up = true;
@@ -109,7 +109,9 @@ impl Shard {
         // Nobody proves anything yet: the token has to be the same.
         match trunk.link.resume(hello, hello.token.as_bytes()) {
             Ok(()) => {
-                trunk.lost_at = None;
+                if let Some(lost_at) = trunk.lost_at.take() {
+                    self.lost_links.remove(&(lost_at, name));
+                }
                 let before = trunk.conn.replace(conn);
                 self.counters.links_resumed += 1;
                 if let Some(before) = before {
@@ -129,11 +131,7 @@ impl Shard {
     }
 
     /// A new link.
-    fn link_accepts(&mut self, conn: ConnId, hello: &Hello<'_>, now: Instant) -> Option<LinkName> {
-        if limits::LINKS_MAX <= self.links.len() && !self.link_makes_room(now) {
-            self.link_refuses(conn, (code::OVERLOADED, "there are too many links"), now);
-            return None;
-        }
+    fn link_accepts(&mut self, conn: ConnId, hello: &Hello<'_>, now: Instant) -> LinkName {
         let id = loop {
             let mut id = LinkId::NONE;
             self.random.fill_bytes(&mut id.0);
@@ -146,18 +144,20 @@ impl Shard {
         let name = LinkName::Client(id);
         self.links.insert(name, Trunk::new(link, conn));
         self.link_drains(name, now);
-        Some(name)
+        name
     }
 
-    /// Gives up the link that is without a connection for the longest time, if there is one: rather
-    /// one that has no streams.
-    fn link_makes_room(&mut self, now: Instant) -> bool {
-        let of_clients = self.links.iter().filter(|(it, _)| matches!(it, LinkName::Client(_)));
-        let lost = of_clients
-            .filter_map(|(name, trunk)| Some((!trunk.branches.is_empty(), trunk.lost_at?, *name)));
-        let Some((_, _, name)) = lost.min() else { return false };
-        self.link_over(name, "full", now);
-        true
+    /// The connection of a link broke: it is kept for a while, as are not too many others.
+    pub(super) fn link_kept(&mut self, name: LinkName, now: Instant) {
+        self.wish_link(name, now + limits::LINK_KEEP_TIME);
+        if let Some(lost_at) = self.links.get(&name).and_then(|trunk| trunk.lost_at) {
+            self.lost_links.insert((lost_at, name));
+        }
+        if limits::LINKS_LOST_MAX < self.lost_links.len()
+            && let Some((_, first)) = self.lost_links.first().copied()
+        {
+            self.link_over(first, "full", now);
+        }
     }
 
     /// Tells the client of a link that the gateway is being stopped, if it is.
@@ -198,7 +198,6 @@ impl Shard {
         binary::write_error(&mut frame, code, why);
         self.link_sends(conn, frame);
         let why = match code {
-            code::OVERLOADED => "full",
             code::TIMED_OUT => "idle",
             _ => "bad frame",
         };

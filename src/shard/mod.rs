@@ -54,7 +54,7 @@ mod clock;
 mod drain;
 mod report;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -107,6 +107,8 @@ pub struct Shard {
     streams: Streams,
     /// Links of the binary protocol, version 2.
     links: BTreeMap<LinkName, Trunk>,
+    /// Those of clients that are without a connection, and since when.
+    lost_links: BTreeSet<(Instant, LinkName)>,
     /// Those that may have something to write.
     dirty_links: Vec<LinkName>,
     /// Per server, in the order of the catalog.
@@ -202,6 +204,7 @@ impl Shard {
             tunnels: HashMap::default(),
             streams: Streams::default(),
             links: BTreeMap::new(),
+            lost_links: BTreeSet::new(),
             dirty_links: Vec::new(),
             pools,
             questions: HashMap::default(),
@@ -494,6 +497,7 @@ impl Shard {
     fn check(&self) {
         debug_assert_eq!(self.sessions.len(), self.session_keys.len());
         debug_assert!(self.streams.len() <= self.conns.len());
+        debug_assert!(self.lost_links.len() <= self.links.len());
         debug_assert!(self.ready.is_empty());
         debug_assert!(self.dirty.is_empty() && self.dirty_links.is_empty());
     }

@@ -347,7 +347,7 @@ impl Shard {
         {
             let (conn, mut entry) = conn;
             match &entry.branch {
-                Some(branch) => self.branch_closes(branch, "done"),
+                Some(branch) => self.branch_closes(conn, branch, "done"),
                 None => self.actions.push_back(Action::Close { conn, rest: entry.output.take() }),
             }
         }

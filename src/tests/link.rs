@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
+use wire::binary::v1::{Dialect, write_offer};
+use wire::binary::{self, Limits, Link, Settings as LinkSettings};
 
 use crate::admission::entrance::{Entrance, Protocol};
 use crate::admission::origin::Policy;
@@ -18,6 +20,19 @@ use crate::upstream::catalog::{Catalog, Command, Endpoint, Server, Target, Upkee
 
 /// Bytes that a connection carries at once.
 const PART_LEN: usize = 4001;
+
+const SETTINGS: LinkSettings = LinkSettings {
+    limits: Limits {
+        window: 64 * 1024,
+        frame_len_max: 16 * 1024,
+        message_len_max: 1 << 20,
+        streams_max: 64,
+        replay_len_max: 256 * 1024,
+    },
+    keep_ms: 0,
+    queue_len_max: 1 << 20,
+    partial_len_max: 1 << 20,
+};
 
 /// What is at the other end of a connection of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -416,4 +431,49 @@ fn a_fault_costs_one_stream_and_a_connection_but_not_the_link() {
         "params": {"name": "again", "text": "t"}}));
     world.run(|world| world.heard[0].iter().any(|line| line.contains("\"again\"")));
     assert_eq!(world.connections, 2);
+}
+
+/// A client of the far gateway alone, which comes and goes.
+fn visit(world: &mut World, link: &mut Link) -> binary::Event<'static> {
+    world.accept(FAR, Place::Client);
+    while world.step() {}
+    let conn = world.ends[FAR].conn_to(Place::Client).unwrap();
+    let mut bytes = Vec::new();
+    write_offer(&mut bytes, Dialect::Short, binary::VERSION);
+    link.write_to(&mut bytes);
+    world.handle(FAR, Event::Received { conn, bytes: &mut bytes });
+    let output: Vec<u8> =
+        world.ends[FAR].shard.output(conn).unwrap().take().into_iter().flatten().collect();
+    // The answer to the offer has a header of 12 bytes.
+    let welcome = &output[12 + "{\"agreed_version\":2}".len()..];
+    let event = match link.receive(&mut &*welcome).unwrap() {
+        binary::Event::Welcomed => binary::Event::Welcomed,
+        binary::Event::Resumed => binary::Event::Resumed,
+        binary::Event::NotResumed => binary::Event::NotResumed,
+        event => panic!("{event:?}"),
+    };
+    world.ends[FAR].places.remove(&conn);
+    world.now += Duration::from_millis(1);
+    world.handle(FAR, Event::Broken { conn });
+    world.ends[FAR].actions.clear();
+    event
+}
+
+#[test]
+fn not_too_many_links_are_kept_without_a_connection() {
+    let mut world = World::new([usize::MAX; 2], 1);
+    let new = || Link::connect(SETTINGS, "", "").unwrap();
+    let (mut first, mut second) = (new(), new());
+    for link in [&mut first, &mut second] {
+        assert_eq!(visit(&mut world, link), binary::Event::Welcomed);
+    }
+    for _ in 1..limits::LINKS_LOST_MAX {
+        visit(&mut world, &mut new());
+    }
+    for (link, event) in
+        [(&mut second, binary::Event::Resumed), (&mut first, binary::Event::NotResumed)]
+    {
+        link.reconnect("", "").unwrap();
+        assert_eq!(visit(&mut world, link), event);
+    }
 }
