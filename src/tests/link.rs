@@ -88,10 +88,14 @@ struct World {
     ends: [End; 2],
     now: Instant,
     /// Bytes that the connection between the gateways still carries from the near one, and from
-    /// the far one; later connections carry all.
+    /// the far one.
     budget: [usize; 2],
+    /// The same of later ones, the next last; when there are no more, connections carry all.
+    later: Vec<[usize; 2]>,
     /// Bytes that it carried.
     carried: [usize; 2],
+    /// Whether it carries nothing any more, without a word to anybody.
+    is_dead: bool,
     connections: usize,
     /// Bytes of the large message.
     large_len: usize,
@@ -131,7 +135,9 @@ impl World {
             ends: [near, far],
             now,
             budget,
+            later: Vec::new(),
             carried: [0; 2],
+            is_dead: false,
             connections: 0,
             large_len,
             fronts: Default::default(),
@@ -190,8 +196,9 @@ impl World {
             }
             Action::Dial { conn, .. } => {
                 self.connections += 1;
+                self.is_dead = false;
                 if 1 < self.connections {
-                    self.budget = [usize::MAX; 2];
+                    self.budget = self.later.pop().unwrap_or([usize::MAX; 2]);
                 }
                 self.accept(1 - end, Place::Gateway(conn));
                 while self.ends[1 - end].conn_to(Place::Gateway(conn)).is_none() {
@@ -234,6 +241,7 @@ impl World {
         match self.ends[end].places.get(&conn).copied() {
             Some(Place::Client) => self.lines(0, bytes),
             Some(Place::Process) => self.lines(1, bytes),
+            Some(Place::Gateway(_)) if self.is_dead => {}
             Some(Place::Gateway(other)) => {
                 let len = bytes.len().min(self.budget[end]);
                 self.budget[end] -= len;
@@ -335,7 +343,13 @@ fn answers(message: &Value) -> Vec<Value> {
 
 /// The dialogue, over a first connection that carries so many bytes in each direction.
 fn dialogue(budget: [usize; 2], large_len: usize) -> World {
+    dialogue_over(budget, Vec::new(), large_len)
+}
+
+/// The same with more that break.
+fn dialogue_over(budget: [usize; 2], later: Vec<[usize; 2]>, large_len: usize) -> World {
     let mut world = World::new(budget, large_len);
+    world.later = later;
     let info = json!({"name": "c", "version": "1"});
     let params = json!({
         "protocolVersion": "2025-11-25", "capabilities": {"sampling": {}}, "clientInfo": info,
@@ -384,6 +398,25 @@ fn nothing_is_lost_or_comes_twice_wherever_the_connection_breaks() {
 }
 
 #[test]
+fn nor_if_many_break_one_after_the_other() {
+    let whole = dialogue([usize::MAX; 2], 40_000);
+    let mut broken = 0;
+    for seed in 0..100_usize {
+        // Some carry next to nothing; all together more than five would be given up.
+        let budget = |step: usize| {
+            let chance = (seed * 31 + step * 17 + 7).wrapping_mul(2_654_435_761) >> 7;
+            [chance % 4001, chance / 4001 % 4001]
+        };
+        let later = (0..5).map(budget).collect();
+        let world = dialogue_over([1500, usize::MAX], later, 40_000);
+        broken += world.connections - 1;
+        assert_eq!(world.heard[1], whole.heard[1], "{seed}");
+        assert_eq!(sorted(&world.heard[0]), sorted(&whole.heard[0]), "{seed}");
+    }
+    assert!(100 * 5 < broken, "{broken}");
+}
+
+#[test]
 fn nor_in_a_message_of_several_frames() {
     sweep(70_000, |at| at < 9 || at % 2003 == 0);
 }
@@ -412,6 +445,34 @@ fn a_link_that_is_not_resumed_in_time_is_given_up() {
     world.now += limits::LINK_KEEP_TIME + Duration::from_secs(1);
     world.handle(FAR, Event::Woke);
     assert_eq!(world.ends[FAR].shard.counters().sessions, 0);
+    assert_eq!(world.ends[FAR].shard.clients(), 0);
+}
+
+#[test]
+fn a_connection_that_is_silent_is_replaced() {
+    let mut world = dialogue([usize::MAX; 2], 1);
+    world.is_dead = true;
+    let begun = world.now;
+    world.say(&json!({"jsonrpc": "2.0", "id": "late", "method": "tools/call",
+        "params": {"name": "late", "text": "t"}}));
+    world.run(|world| world.heard[0].iter().any(|line| line.contains("\"late\"")));
+    assert_eq!(world.connections, 2);
+    assert!(world.now - begun <= limits::PING_INTERVAL * 3);
+    assert_eq!(world.ends[FAR].shard.counters().links_resumed, 1);
+    assert_eq!(world.heard[1].len(), 8, "the call came once");
+}
+
+#[test]
+fn a_link_that_nobody_needs_is_ended() {
+    let mut world = dialogue([usize::MAX; 2], 1);
+    let conn = world.ends[NEAR].conn_to(Place::Client).unwrap();
+    world.handle(NEAR, Event::Broken { conn });
+    while world.step() {}
+    assert_eq!(world.ends[FAR].shard.counters().sessions, 0, "its stream is closed at once");
+    assert_eq!(world.ends[NEAR].shard.counters().server_conns, 1);
+    let begun = world.now;
+    world.run(|world| world.ends[NEAR].shard.counters().server_conns == 0);
+    assert!(world.now - begun <= limits::SERVER_IDLE_TIMEOUT * 2);
     assert_eq!(world.ends[FAR].shard.clients(), 0);
 }
 

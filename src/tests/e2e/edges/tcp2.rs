@@ -310,11 +310,10 @@ fn large_messages_survive_losses() {
     rig.check();
 }
 
-#[test]
-fn a_slow_stream_does_not_slow_down_the_others() {
-    let (rig, port) = rig_tcp(&demo());
+/// One stream whose messages nobody deals with, and another beside it.
+pub(super) fn be_slow(port: u16, server: &str) {
     let mut peer = Peer::new(port);
-    let (slow, quick) = (peer.session("demo"), peer.session("demo"));
+    let (slow, quick) = (peer.session(server), peer.session(server));
     peer.unread.push(slow);
     for id in 0..40 {
         peer.send(slow, &call(&json!(id), "large", &json!({"bytes": 60_000})));
@@ -337,6 +336,12 @@ fn a_slow_stream_does_not_slow_down_the_others() {
     let mut ids: Vec<u64> = (0..40).map(|_| peer.message(slow)["id"].as_u64().unwrap()).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..40).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_slow_stream_does_not_slow_down_the_others() {
+    let (rig, port) = rig_tcp(&demo());
+    be_slow(port, "demo");
     rig.check();
 }
 

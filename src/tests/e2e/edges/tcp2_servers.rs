@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::http::Request;
 use super::link::Peer;
 use super::rig::{Dir, Rig, Session, call, demo, http, initialize, modern_call, script};
-use super::tcp2::{rig_tcp, use_stream};
+use super::tcp2::{be_slow, rig_tcp, use_stream};
 use super::websocket::{rig_ws, use_session};
 use crate::support::{PATIENCE, free_port, until};
 
@@ -269,6 +269,35 @@ fn a_gateway_that_is_stopped_answers_first() {
     let near = Rig::new(&format!("listen.tcp = \"127.0.0.1:{port}\"\n{}", demo()));
     assert_eq!(idle.text("echo", &json!({"text": "again"})), "again");
     assert_eq!(busy.text("echo", &json!({"text": "again"})), "again");
+    rig.check();
+    near.check();
+}
+
+#[test]
+fn a_drain_of_the_near_gateway_leaves_nothing_behind() {
+    let (near, port) = rig_tcp(&demo());
+    let mut rig = far(&format!("127.0.0.1:{port}/demo"));
+    let [mut busy, mut idle] = sessions(&rig);
+    assert_eq!(idle.text("echo", &json!({"text": "idle"})), "idle");
+    busy.wire.send(busy.request(call("sleep", &json!({"ms": 1000}))).bytes());
+    until("it is in flight", || (near.metric("mcp_exchanges_in_flight ") == 1).then_some(()));
+    rig.gateway.process.signal(Signal::TERM);
+    assert_eq!(text(&busy.wire.answer().json()), "Slept 1000 ms.");
+    assert!(rig.gateway.process.end(PATIENCE).success());
+    near.until_metric("mcp_sessions_open ", 0);
+    near.until_metric("mcp_processes_running ", 0);
+    // It said goodbye: nobody waits for it to come back.
+    near.until_metric("mcp_connections_open ", 0);
+    near.check();
+}
+
+#[test]
+fn a_slow_client_slows_down_its_own_conversation_through_both_gateways() {
+    let (near, port) = rig_tcp(&demo());
+    let tcp = free_port();
+    let url = format!("tcp://127.0.0.1:{port}");
+    let rig = Rig::new(&format!("listen.tcp = \"127.0.0.1:{tcp}\"\n{}", http("far", &url)));
+    be_slow(tcp, "far");
     rig.check();
     near.check();
 }
