@@ -27,7 +27,7 @@ impl Shard {
         self.wish_conn(conn, now + limits::HEAD_TIMEOUT);
     }
 
-    /// A connection of another shard whose HELLO names a link of ours.
+    /// A connection of another shard whose HELLO belongs here.
     pub(super) fn link_adopted(
         &mut self,
         socket: Socket,
@@ -67,7 +67,7 @@ impl Shard {
                 return self.link_refuses(conn, (error.code(), &error.to_string()), now);
             }
         };
-        if let Some(to) = self.link_owner(hello.link)
+        if let Some(to) = self.link_place(hello.link)
             && self.link_moves(conn, to, &front)
         {
             return;
@@ -82,10 +82,14 @@ impl Shard {
         self.link_frames(name, front.get(used..).unwrap_or_default(), now);
     }
 
-    /// The other shard that has a link, if there is such a link.
-    fn link_owner(&self, link: LinkId) -> Option<ShardId> {
+    /// The other shard where a link belongs: one that there may be is where its id says; a new one
+    /// is where the one process is of the only server.
+    fn link_place(&self, link: LinkId) -> Option<ShardId> {
+        if link == LinkId::NONE {
+            return self.home_of(self.settings.catalog.only()?);
+        }
         let owner = owner_of(link, self.identity.shards);
-        (link != LinkId::NONE && owner != self.identity.id).then_some(owner)
+        (owner != self.identity.id).then_some(owner)
     }
 
     /// Moves a connection to the shard of its link. Only what has nothing to send can move: nobody

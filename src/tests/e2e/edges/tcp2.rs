@@ -385,17 +385,37 @@ fn what_a_client_cannot_take_is_refused_and_what_we_cannot_ends_the_link() {
     rig.check();
 }
 
-#[test]
-fn one_address_serves_http_and_links() {
+/// A gateway where HTTP and this protocol are spoken at one address, and its port.
+fn rig_shared(config: &str) -> (Rig, u16) {
     let port = free_port();
     let both = format!("http = \"127.0.0.1:{port}\"\ntcp = \"127.0.0.1:{port}\"\n");
-    let rig = Rig::with(Dir::new(), &format!("[listen]\n{both}{}", demo()), |command| {
+    let rig = Rig::with(Dir::new(), &format!("[listen]\n{both}{config}"), |command| {
         // The rig's own `--listen` would count more than the file.
         let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         let program = command.get_program().to_owned();
         *command = Command::new(program);
         command.arg(&arguments[0]).args(&arguments[3..]);
     });
+    (rig, port)
+}
+
+#[test]
+fn a_process_for_everybody_is_the_same_for_links() {
+    let (rig, port) = rig_shared(&format!("{}isolation = \"shared\"\n", demo()));
+    let mut peers: Vec<_> = (0..8).map(|_| Peer::new(port)).collect();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        let stream = peer.session("demo");
+        let text = number.to_string();
+        assert_eq!(peer.call(stream, "echo", &json!({"text": text})), text);
+    }
+    assert_eq!(rig.open("demo").text("echo", &json!({"text": "http"})), "http");
+    assert_eq!(rig.metric("mcp_processes_running "), 1);
+    rig.check();
+}
+
+#[test]
+fn one_address_serves_http_and_links() {
+    let (rig, port) = rig_shared(&demo());
     let mut peer = Peer::new(port);
     let stream = peer.session("demo");
     for round in 0..12 {
