@@ -159,6 +159,11 @@ impl Trunk {
             wish: Wish::default(),
         }
     }
+
+    /// How long the side that is the server keeps the link, if that is without a connection.
+    pub(super) fn kept_until(&self) -> Option<Instant> {
+        self.lost_at.map(|lost_at| lost_at + Duration::from_millis(self.link.keep_ms().into()))
+    }
 }
 
 impl Shard {
@@ -443,13 +448,12 @@ impl Shard {
     pub(super) fn link_tick(&mut self, name: LinkName, at: Instant, now: Instant) {
         let Some(trunk) = self.links.get_mut(&name) else { return };
         let is_granted = trunk.wish.grant(at);
-        let Some(lost_at) = trunk.lost_at.filter(|_| is_granted) else { return };
-        let keep = Duration::from_millis(trunk.link.keep_ms().into());
-        if lost_at + keep <= now {
+        let Some(kept_until) = trunk.kept_until().filter(|_| is_granted) else { return };
+        if kept_until <= now {
             return self.link_over(name, "client closed", now);
         }
         match name {
-            LinkName::Client(_) => self.wish_link(name, lost_at + keep),
+            LinkName::Client(_) => self.wish_link(name, kept_until),
             LinkName::Server(server) => self.uplink_step(server, now),
         }
     }

@@ -250,12 +250,14 @@ impl Shard {
 
     fn uplink_fails(&mut self, server: ServerId, why: &str, now: Instant) {
         let name = LinkName::Server(server);
-        let trunk = self.links.get(&name).map(|trunk| trunk.conn.is_some());
+        let trunk = self.links.get(&name);
+        let is_late = trunk.and_then(Trunk::kept_until).is_some_and(|until| until <= now);
+        let trunk = trunk.map(|trunk| trunk.conn.is_some());
         let Some(uplink) = self.uplink_mut(server) else { return };
         uplink.conn = None;
         match trunk {
             Some(true) => {}
-            Some(false) if uplink.attempts <= limits::RESUMES_MAX => {
+            Some(false) if uplink.attempts <= limits::RESUMES_MAX && !is_late => {
                 let before = uplink.attempts.checked_sub(1);
                 let pause = before.map(|count| limits::RESTART_MIN * 2_u32.pow(count.into()));
                 uplink.attempts += 1;
