@@ -48,6 +48,21 @@ pub const COMPRESS_LEN_MIN: usize = 1024;
 /// See [`COMPRESS_LEN_MIN`].
 pub const COMPRESS_LEN_MAX: usize = 1024 * 1024;
 
+/// Links of clients of the binary protocol, version 2, that are kept although their connections
+/// broke.
+pub const LINKS_LOST_MAX: usize = 4096;
+/// Streams of one link. Each has a place among the connections.
+pub const LINK_STREAMS_MAX: u32 = 16_384;
+/// Bytes that may come on one stream before the first credit, and again while its messages are
+/// dealt with.
+pub const LINK_WINDOW: u32 = 256 * 1024;
+/// Bytes of payload in one frame.
+pub const LINK_FRAME_LEN_MAX: u32 = 32 * 1024;
+/// Bytes of frames that a link keeps until they are acknowledged.
+pub const LINK_REPLAY_LEN_MAX: u32 = 1024 * 1024;
+/// Bytes of incomplete messages of a link at which only the oldest of them goes on.
+pub const LINK_PARTIAL_LEN_MAX: usize = 1024 * 1024;
+
 /// Elements of a JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MAX: usize = 64;
 
@@ -141,6 +156,8 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
 /// How long its session is said to live; the connection is what counts.
 pub const BINARY_SESSION_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time a link without a connection is kept for its client.
+pub const LINK_KEEP_TIME: Duration = Duration::from_secs(60);
 /// Time for the answers to a client that has said that it will send no more.
 pub const LAST_ANSWERS_TIME: Duration = Duration::from_secs(5);
 /// Time a client connection may stay open between requests.
@@ -196,6 +213,8 @@ const _: () = assert!(OUTPUT_LOW < OUTPUT_HIGH, "a paused producer must be able 
 const _: () = assert!(MESSAGE_LEN <= MESSAGE_LEN_MAX && MESSAGE_LEN_MAX < u32::MAX as usize);
 const _: () = assert!(MESSAGE_LEN <= STDIN_LEN_MAX, "one message of any size fits a child's queue");
 const _: () = assert!(MESSAGE_LEN <= GATHERED_LEN_MAX);
+const _: () = assert!(MESSAGE_LEN_MAX <= 1 << 30, "docs/protocol.md: the most that a link can say");
+const _: () = assert!(LINK_FRAME_LEN_MAX <= LINK_REPLAY_LEN_MAX / 4, "see wire::binary::Link");
 const _: () = assert!(TARGET_LEN_MAX < HEAD_LEN_MAX && HEAD_LEN_MAX < RECV_LEN);
 
 /// Exchanges one shard has in flight.

@@ -1,5 +1,6 @@
 //! Child processes: newline-delimited JSON-RPC in both directions. What is said of them goes for
-//! what stands in their place, too: streams of HTTP+SSE servers, and connections by WebSocket.
+//! what stands in their place, too: streams of HTTP+SSE servers, connections by WebSocket, streams
+//! of the binary protocol.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -28,7 +29,7 @@ pub struct Process {
     pub user: User,
     /// How far it is.
     pub state: State,
-    /// Our end of its standard streams, or of the connection by WebSocket.
+    /// Our end of its standard streams, or of what carries its messages.
     pub conn: Option<ConnId>,
     /// What carries its messages.
     pub carrier: Carrier,
@@ -73,7 +74,7 @@ impl Process {
     pub fn stream(&self) -> Option<&EventStream> {
         match &self.carrier {
             Carrier::Events(stream) => Some(stream),
-            Carrier::Pipes(_) | Carrier::WebSocket(_) => None,
+            Carrier::Pipes(_) | Carrier::WebSocket(_) | Carrier::Stream => None,
         }
     }
 
@@ -81,7 +82,7 @@ impl Process {
     pub fn stream_mut(&mut self) -> Option<&mut EventStream> {
         match &mut self.carrier {
             Carrier::Events(stream) => Some(stream),
-            Carrier::Pipes(_) | Carrier::WebSocket(_) => None,
+            Carrier::Pipes(_) | Carrier::WebSocket(_) | Carrier::Stream => None,
         }
     }
 
@@ -89,7 +90,7 @@ impl Process {
     pub fn socket_mut(&mut self) -> Option<&mut WebSocket> {
         match &mut self.carrier {
             Carrier::WebSocket(socket) => Some(socket),
-            Carrier::Pipes(_) | Carrier::Events(_) => None,
+            Carrier::Pipes(_) | Carrier::Events(_) | Carrier::Stream => None,
         }
     }
 }
@@ -103,6 +104,8 @@ pub enum Carrier {
     Events(Box<EventStream>),
     /// A WebSocket.
     WebSocket(Box<WebSocket>),
+    /// A stream of the link with its server (the binary protocol, version 2).
+    Stream,
 }
 
 /// Who uses a process.

@@ -153,7 +153,7 @@ struct SourceArgs {
     /// Servers in the `mcpServers` JSON that MCP clients use
     #[arg(long, value_name = "FILE")]
     mcp_json: Option<PathBuf>,
-    /// One server: its URL, of Streamable HTTP or WebSocket
+    /// One server: its URL, of Streamable HTTP, WebSocket or the TCP binary protocol
     #[arg(value_name = "URL")]
     url: Option<String>,
     /// One server: a command that speaks MCP on standard input and output

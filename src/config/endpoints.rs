@@ -3,7 +3,7 @@
 use super::file::{Field, Section, Value};
 use super::keys;
 use super::problem::Report;
-use super::url::{self, Url};
+use super::url::{self, Kind, Url};
 use super::value;
 use crate::limits;
 use crate::upstream::catalog::Balance;
@@ -36,19 +36,24 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Whether they are URLs of WebSocket: all are, or none.
-    pub(super) fn are_sockets(&self) -> bool {
-        self.list.iter().any(|place| place.url.is_socket)
+    /// What they are spoken to in: all in the same.
+    pub(super) fn kind(&self) -> Kind {
+        self.list.first().map_or(Kind::Http, |place| place.url.kind)
     }
 }
 
-/// Whether a field holds URLs of WebSocket, right or wrong.
-pub(super) fn are_sockets(field: &Field) -> bool {
+/// What the URLs in a field are, right or wrong; of several, what the first that is none of HTTP
+/// is.
+pub(super) fn kind(field: &Field) -> Option<Kind> {
+    let first = |mut kinds: Vec<Kind>| {
+        kinds.sort_by_key(|kind| *kind == Kind::Http);
+        kinds.first().copied()
+    };
     match &field.value {
-        Value::Text(text) => url::is_socket(text),
-        Value::List(items) => items.iter().any(are_sockets),
-        Value::Table(fields) => fields.iter().filter(|field| field.name == "url").any(are_sockets),
-        Value::Integer(_) | Value::Switch(_) | Value::Other(_) => false,
+        Value::Text(text) => url::kind(text),
+        Value::List(items) => first(items.iter().filter_map(kind).collect()),
+        Value::Table(fields) => fields.iter().filter(|field| field.name == "url").find_map(kind),
+        Value::Integer(_) | Value::Switch(_) | Value::Other(_) => None,
     }
 }
 
@@ -133,8 +138,13 @@ fn endpoint(field: Field, report: &mut Report<'_>) -> Option<(Place, Option<u32>
 /// Endpoints are as good as each other: they speak the same, and each is there once.
 fn refuse_mixture(list: &[Place], report: &mut Report<'_>) {
     let Some(first) = list.first() else { return };
+    if first.url.kind == Kind::Tcp {
+        let message = "must be URLs of HTTP or WebSocket; one link carries everything to a server \
+                       with a tcp or tcps URL, which is its `url`";
+        report.problem(first.at, &first.path, message);
+    }
     for (index, place) in list.iter().enumerate() {
-        if place.url.is_socket != first.url.is_socket {
+        if place.url.kind != first.url.kind {
             let message = "must be of the same kind as the first: all http and https, or all ws \
                            and wss";
             report.problem(place.at, &place.path, message);

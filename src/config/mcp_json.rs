@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::file::{Field, Section, Value, join};
 use super::problem::Report;
-use super::url;
+use super::url::{self, Kind};
 
 /// Nesting below which values are not read: no key of a server is that deep.
 const DEPTH_MAX: u8 = 8;
@@ -106,14 +106,22 @@ fn check_type(kind: Field, table: &Section, report: &mut Report<'_>) -> Option<&
         return Some(kind);
     };
     match &field.value {
-        Value::Text(url) if kind == "ws" && !url::is_socket(url) => {
+        Value::Text(url) if kind == "ws" && url::kind(url) != Some(Kind::WebSocket) => {
             report.problem(at, &path, "needs a `url` that begins with ws:// or wss://");
             None
         }
-        Value::Text(url) if matches!(kind, "http" | "sse") && url::is_socket(url) => {
-            report.problem(at, &path, "does not fit the `url`, which is one of WebSocket");
-            None
-        }
+        Value::Text(url) if matches!(kind, "http" | "sse") => match url::kind(url) {
+            Some(Kind::WebSocket) => {
+                report.problem(at, &path, "does not fit the `url`, which is one of WebSocket");
+                None
+            }
+            Some(Kind::Tcp) => {
+                let message = "does not fit the `url`, which is one of the TCP binary protocol";
+                report.problem(at, &path, message);
+                None
+            }
+            Some(Kind::Http) | None => Some(kind),
+        },
         _ => Some(kind),
     }
 }

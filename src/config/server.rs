@@ -7,7 +7,7 @@ use super::file::{Field, Section, Value};
 use super::keys;
 use super::problem::Report;
 use super::secret::{self, Outside};
-use super::url::Url;
+use super::url::{Kind, Url};
 use super::value;
 use crate::admission::origin;
 use crate::limits;
@@ -94,10 +94,11 @@ fn refuse_misplaced(table: &Section, report: &mut Report<'_>) {
         Some(Value::Text(text)) => Some(text.as_str()),
         _ => None,
     };
-    let is_socket = place.is_some_and(endpoints::are_sockets);
+    let kind = place.and_then(endpoints::kind);
+    let has_conversations = matches!(kind, Some(Kind::WebSocket | Kind::Tcp));
     let has_streams = text("transport").is_some_and(|text| text != "http");
     for field in table.fields.iter().filter(|field| wrong.contains(&field.name.as_str())) {
-        if (is_socket || has_streams) && keys::OF_UPKEEP.contains(&field.name.as_str()) {
+        if (has_conversations || has_streams) && keys::OF_UPKEEP.contains(&field.name.as_str()) {
             continue;
         }
         let message = format!("is only for servers with a `{owner}`; remove it");
@@ -183,8 +184,12 @@ fn remote(
     outside: &Outside<'_>,
     report: &mut Report<'_>,
 ) -> Option<Target> {
+    let kind = places.as_ref().map_or(Kind::Http, Places::kind);
+    if kind == Kind::Tcp {
+        refuse_of_http(table, report);
+    }
     let headers = table.take("headers").map(|field| headers(field, outside, report));
-    let is_socket = places.as_ref().is_some_and(Places::are_sockets);
+    let is_socket = kind == Kind::WebSocket;
     let transport = table.take("transport").and_then(|field| {
         if is_socket {
             let message = "is only for servers with an http or https URL; remove it";
@@ -221,7 +226,20 @@ fn remote(
     };
     let all = places.list.into_iter().map(endpoint).collect();
     let all = Endpoints::new(all, places.balance)?;
-    Some(if is_socket { Target::WebSocket(all) } else { Target::Http(transport, all) })
+    Some(match kind {
+        Kind::Http => Target::Http(transport, all),
+        Kind::WebSocket => Target::WebSocket(all),
+        Kind::Tcp => Target::Tcp(all),
+    })
+}
+
+/// Reports, and takes away, what a server by the TCP binary protocol does not have.
+fn refuse_of_http(table: &mut Section, report: &mut Report<'_>) {
+    for name in keys::OF_URL {
+        let Some(field) = table.take(name) else { continue };
+        let message = "is only for servers with an http, https, ws or wss URL; remove it";
+        report.problem(field.named_at, &field.path, message);
+    }
 }
 
 fn duration(name: &str, table: &mut Section, report: &mut Report<'_>) -> Option<Duration> {

@@ -86,6 +86,15 @@ fn show_server(server: &Server, f: &mut Formatter<'_>) -> fmt::Result {
             show_transport(*transport, f)?;
         }
         Target::WebSocket(endpoints) => show_endpoints(("ws", "wss"), endpoints, f)?,
+        Target::Tcp(endpoints) => {
+            let endpoint = &endpoints.first;
+            let scheme = if endpoint.tls { "tcps" } else { "tcp" };
+            writeln!(
+                f,
+                "  url                  {scheme}://{}{}",
+                endpoint.authority, endpoint.target
+            )?;
+        }
         Target::View(_) => {}
     }
     if let Some(upkeep) = server.target.upkeep() {

@@ -6,12 +6,28 @@ use crate::limits;
 /// What a URL looks like.
 pub(super) const URL: &str = "a URL such as \"https://host/mcp\"";
 
-/// A checked URL of HTTP or WebSocket; see [`crate::upstream::catalog::Endpoint`] for the fields.
+/// The port of the TCP binary protocol, since the predecessor.
+const TCP_PORT: u16 = 8444;
+
+/// Bytes of the name of a server.
+const NAME_LEN_MAX: usize = 64;
+
+/// What a server is spoken to in, by the scheme of its URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `http` or `https`.
+    Http,
+    /// `ws` or `wss`.
+    WebSocket,
+    /// `tcp` or `tcps`: the TCP binary protocol.
+    Tcp,
+}
+
+/// A checked URL; see [`crate::upstream::catalog::Endpoint`] for the fields.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) tls: bool,
-    /// Whether it is `ws` or `wss`.
-    pub(super) is_socket: bool,
+    pub(super) kind: Kind,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) authority: String,
@@ -23,12 +39,10 @@ pub(super) fn parse(text: &str) -> Result<Url, String> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(format!("must be {URL}"));
     };
-    let (tls, is_socket) = match scheme.to_ascii_lowercase().as_str() {
-        "http" => (false, false),
-        "https" => (true, false),
-        "ws" => (false, true),
-        "wss" => (true, true),
-        _ => return Err("must begin with http://, https://, ws:// or wss://".to_owned()),
+    let Some((kind, tls)) = known(scheme) else {
+        return Err(
+            "must begin with http://, https://, ws://, wss://, tcp:// or tcps://".to_owned()
+        );
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let Some((authority, target)) = rest.split_at_checked(end) else {
@@ -40,19 +54,36 @@ pub(super) fn parse(text: &str) -> Result<Url, String> {
             .to_owned());
     }
     let (host, port) = split(authority)?;
-    let port_default = if tls { 443 } else { 80 };
+    let port_default = match (kind, tls) {
+        (Kind::Tcp, _) => TCP_PORT,
+        (Kind::Http | Kind::WebSocket, true) => 443,
+        (Kind::Http | Kind::WebSocket, false) => 80,
+    };
     let port = port.unwrap_or(port_default);
-    let target = check_target(target)?;
+    let target = if kind == Kind::Tcp { check_name(target)? } else { check_target(target)? };
     let authority = if port == port_default { host.clone() } else { format!("{host}:{port}") };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host = bare.map_or_else(|| host.clone(), str::to_owned);
-    Ok(Url { tls, is_socket, host, port, authority, target })
+    Ok(Url { tls, kind, host, port, authority, target })
 }
 
-/// Whether a URL is one of WebSocket, right or wrong.
-pub(super) fn is_socket(text: &str) -> bool {
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    matches!(scheme.as_deref(), Some("ws" | "wss"))
+/// What a URL is one of, right or wrong.
+pub(super) fn kind(text: &str) -> Option<Kind> {
+    let (scheme, _) = text.split_once("://")?;
+    known(scheme).map(|(kind, _)| kind)
+}
+
+/// What a scheme stands for, and whether it is TLS.
+fn known(scheme: &str) -> Option<(Kind, bool)> {
+    Some(match scheme.to_ascii_lowercase().as_str() {
+        "http" => (Kind::Http, false),
+        "https" => (Kind::Http, true),
+        "ws" => (Kind::WebSocket, false),
+        "wss" => (Kind::WebSocket, true),
+        "tcp" => (Kind::Tcp, false),
+        "tcps" => (Kind::Tcp, true),
+        _ => return None,
+    })
 }
 
 /// The host, in lower case, and the port.
@@ -103,6 +134,18 @@ fn check_target(target: &str) -> Result<String, String> {
     if target.starts_with('/') { Ok(target.to_owned()) } else { Ok(format!("/{target}")) }
 }
 
+/// The path of a URL of the binary protocol: which server is meant there, or none.
+fn check_name(target: &str) -> Result<String, String> {
+    let name = target.strip_prefix('/').unwrap_or(target);
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if name.len() > NAME_LEN_MAX || !name.bytes().all(is_fine) {
+        return Err("must have the name of a server behind the host, such as \
+                    \"tcp://host:8444/search\", or nothing"
+            .to_owned());
+    }
+    Ok(format!("/{name}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +182,9 @@ mod tests {
         check("http://127.0.0.1:3001/mcp", "plain 127.0.0.1 3001 127.0.0.1:3001 /mcp");
         check("http://[::1]:3001/mcp", "plain ::1 3001 [::1]:3001 /mcp");
         check("https://[2001:DB8::1]/", "tls 2001:db8::1 443 [2001:db8::1] /");
+        check("tcp://a", "plain a 8444 a /");
+        check("TCPS://a:1/Files_2-x", "tls a 1 a:1 /Files_2-x");
+        check("tcp://[::1]/", "plain ::1 8444 [::1] /");
         check("http://a/a%20b;c=d,e@f:!$&'()*+~", "plain a 80 a /a%20b;c=d,e@f:!$&'()*+~");
     }
 
@@ -166,6 +212,10 @@ mod tests {
         check("http://münchen/", "!in ASCII");
         check("http://a b/", "!DNS name");
         check("http://a\\b/", "!DNS name");
+        check("tcp://a/b/c", "!the name of a server");
+        check("tcp://a?b", "!the name of a server");
+        check("tcp://a/b#", "!the name of a server");
+        check("tcp://user@a/", "!user or password");
         check("http://${HOST}/", "!DNS name");
         check("http://a/${KEY}", "!${…}");
         check("http://a/a b", "!%XX");

@@ -1,4 +1,4 @@
-//! TLS towards servers with an `https` or `wss` URL.
+//! TLS towards servers with an `https`, `wss` or `tcps` URL.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) fn client(catalog: &Catalog) -> Result<Option<Arc<ClientConfig>>, Str
     if trusted == 0 {
         let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
         return Err(format!(
-            "no certificate authority found{why}, but a server has an https or wss URL; \
+            "no certificate authority found{why}, but a server has an https, wss or tcps URL; \
              install the package ca-certificates or set SSL_CERT_FILE"
         ));
     }

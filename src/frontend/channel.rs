@@ -77,6 +77,8 @@ pub enum Writer {
         /// What an event is.
         form: EventForm,
     },
+    /// Messages of a stream of the binary protocol, version 2.
+    Stream,
     /// Frames of the binary protocol, version 1, which has answers and nothing else.
     Binary(Dialect, Stage),
 }
@@ -94,7 +96,7 @@ impl Writer {
     /// Whether the client can name a server with each message.
     pub fn has_namespaces(&self) -> bool {
         match self {
-            Self::Lines | Self::Frames(_) => false,
+            Self::Lines | Self::Frames(_) | Self::Stream => false,
             Self::Events { form, .. } => *form == EventForm::Bare,
             Self::Binary(..) => true,
         }
@@ -103,7 +105,7 @@ impl Writer {
     /// Whether the client can be told what it has not asked for.
     pub fn has_events(&self) -> bool {
         match self {
-            Self::Lines | Self::Frames(_) => true,
+            Self::Lines | Self::Frames(_) | Self::Stream => true,
             Self::Events { form, .. } => *form == EventForm::Named,
             Self::Binary(..) => false,
         }
@@ -113,7 +115,7 @@ impl Writer {
     pub fn stage(&self) -> Option<(Dialect, Stage)> {
         match self {
             Self::Binary(dialect, stage) => Some((*dialect, *stage)),
-            Self::Lines | Self::Frames(_) | Self::Events { .. } => None,
+            Self::Lines | Self::Frames(_) | Self::Events { .. } | Self::Stream => None,
         }
     }
 }

@@ -511,7 +511,8 @@ impl Shard {
             Via::Http(conn) => {
                 let is_its = match self.conns.get(conn).map(|entry| &entry.role) {
                     Some(Role::Server(server)) => server.exchange == Some(key),
-                    Some(Role::Client(_) | Role::Channel(_) | Role::Process(_)) | None => false,
+                    Some(Role::Client(_) | Role::Channel(_) | Role::Process(_) | Role::Link(_))
+                    | None => false,
                 };
                 if is_its {
                     self.server_close(conn, now);

@@ -8,6 +8,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use wire::binary;
 use wire::binary::v1::{Dialect, Kind, Offer, PAYLOAD_LEN_MAX, text, write_ack, write_frame};
 use wire::binary::v1::{FrameError, write_header};
 use wire::envelope::{self, PAYLOAD_END, PAYLOAD_HEAD};
@@ -25,9 +26,6 @@ use crate::shard::post::Incoming;
 use crate::shard::{Role, Shard};
 use crate::telemetry::log::timestamp;
 use crate::upstream::catalog::ServerId;
-
-/// Versions that this frontend speaks, in the 12-byte dialect.
-const VERSION_MAX: u32 = 1;
 
 /// The namespaces of what belongs to no server in particular.
 const DEFAULT_NAMESPACES: [&str; 2] = ["system", "default"];
@@ -55,7 +53,8 @@ impl Shard {
                 }
             }
             if self.channel_mut(conn).is_none() {
-                return;
+                // It is closed; or frames of version 2 follow.
+                return self.link_takes(conn, bytes, now);
             }
         }
     }
@@ -94,7 +93,7 @@ impl Shard {
     }
 
     fn binary_negotiates(&mut self, conn: ConnId, dialect: Dialect, payload: &[u8], now: Instant) {
-        let ours_max = if dialect == Dialect::Short { VERSION_MAX } else { 1 };
+        let ours_max = if dialect == Dialect::Short { binary::VERSION } else { 1 };
         let Ok(offer) = Offer::decode(payload) else {
             self.binary_says(conn, dialect, text::NEGOTIATION_INVALID);
             return self.channel_close(conn, "no negotiation", now);
@@ -109,6 +108,10 @@ impl Shard {
             self.binary_says(conn, dialect, &words);
             return self.channel_close(conn, "no version in common", now);
         };
+        if version == binary::VERSION {
+            self.write(conn, |output| write_ack(output.tail(), dialect, version));
+            return self.link_begins(conn, now);
+        }
         let stage = match dialect {
             Dialect::Short => Stage::Authorization,
             Dialect::Long => Stage::Open,
@@ -287,12 +290,13 @@ impl Shard {
         self.session_adopt(conn, (server, Bytes::from_static(INITIALIZE)), now)
     }
 
-    /// Whether an answer of so many bytes fits into a frame, with what stands around it.
+    /// Whether an answer of so many bytes fits into a frame, with what stands around it; or is
+    /// taken by the client of a stream.
     pub(super) fn binary_fits(&mut self, conn: ConnId, len: usize) -> bool {
         let around = PAYLOAD_HEAD.len() + PAYLOAD_END.len();
         let len_max = usize::try_from(PAYLOAD_LEN_MAX).unwrap_or(usize::MAX) - around;
         let stage = self.channel_mut(conn).and_then(|channel| channel.writer.stage());
-        len <= len_max || stage.is_none()
+        (len <= len_max || stage.is_none()) && self.branch_fits(conn, len)
     }
 
     /// Appends an answer as a frame.

@@ -198,6 +198,10 @@ impl Shard {
         now: Instant,
     ) {
         let bytes = payload.bytes();
+        #[cfg(test)]
+        if self.fault.is_some_and(|fault| memchr::memmem::find(bytes, fault).is_some()) {
+            panic!("a fault that a test asked for");
+        }
         let Some(channel) = self.channel_mut(conn) else { return };
         channel.messages += 1;
         match document {
@@ -415,6 +419,7 @@ impl Shard {
             Writer::Events { .. } => self.sse_event(conn, parts),
             Writer::Binary(dialect, _) => self.binary_write(conn, dialect, parts),
             Writer::Frames(_) => self.socket_write(conn, parts),
+            Writer::Stream => self.branch_answers(conn, parts.concat()),
         }
         self.stall_channel(conn, now);
     }
@@ -422,6 +427,10 @@ impl Shard {
     /// Writes what the client has not asked for, if it can be told such things.
     pub(super) fn channel_event(&mut self, conn: ConnId, parts: &[&[u8]], now: Instant) {
         match self.channel_mut(conn) {
+            Some(channel) if matches!(channel.writer, Writer::Stream) => {
+                self.branch_tells(conn, parts.concat());
+                self.stall_channel(conn, now);
+            }
             Some(channel) if channel.writer.has_events() => self.channel_write(conn, parts, now),
             _ => self.counters.dropped += 1,
         }

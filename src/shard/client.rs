@@ -82,6 +82,9 @@ impl Shard {
     ) {
         // A connection that moves here was let in already.
         let is_full = moves == 0 && (self.settings.clients_max as u64) <= self.counters.clients;
+        if moves != 0 && self.link_adopted(socket, (peer, &bytes), now) {
+            return;
+        }
         let is_refused = is_full || bytes.is_empty() && self.draining.is_some();
         if !is_refused && self.channel_accepted(socket, (peer, moves), now) {
             return;

@@ -10,7 +10,7 @@ use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey};
 use crate::limits;
 use crate::message::{Era, Revision};
 use crate::refusal::Refusal;
-use crate::shard::{Role, Shard, Timer};
+use crate::shard::{Role, Shard, Timer, is_client};
 use crate::upstream::catalog::ServerId;
 
 impl Shard {
@@ -27,6 +27,7 @@ impl Shard {
                 Timer::Session(key) => self.session_tick(key, at, now),
                 Timer::Process(id) => self.process_tick(ProcessId(id), at, now),
                 Timer::Union(union) => self.union_tick(union, at, now),
+                Timer::Link(name) => self.link_tick(name, at, now),
                 Timer::Drain => {}
             }
         }
@@ -37,14 +38,18 @@ impl Shard {
         if !entry.wish.grant(at) {
             return;
         }
+        if entry.branch.is_some() {
+            return self.branch_tick(conn, now);
+        }
         if entry.output.is_empty() {
             entry.stalled_since = None;
-        } else if matches!(entry.role, Role::Client(_) | Role::Channel(_)) {
+        } else if is_client(entry) {
             // Servers and processes have deadlines of their own.
             let since = *entry.stalled_since.get_or_insert(now);
             if since + limits::SEND_TIMEOUT <= now {
                 self.client_lost(conn, "reads too slowly", now);
                 self.channel_lost(conn, "reads too slowly", now);
+                self.link_conn_lost(conn, "reads too slowly", now);
                 return;
             }
             self.wish_conn(conn, since + limits::SEND_TIMEOUT);
@@ -54,6 +59,7 @@ impl Shard {
             Some(Role::Channel(_)) => self.channel_tick(conn, now),
             Some(Role::Server(_)) => self.server_tick(conn, now),
             Some(Role::Process(process)) => self.remote_ws_tick(*process, conn, now),
+            Some(Role::Link(_)) => self.link_conn_tick(conn, now),
             None => {}
         }
     }

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::refusal::Refusal;
 use crate::session::replay::GET_STREAM;
 use crate::shard::event::Action;
-use crate::shard::{Role, Shard, Timer};
+use crate::shard::{Shard, Timer, is_client};
 use crate::timers::Wish;
 
 /// How far a shard is with its drain.
@@ -30,6 +30,7 @@ impl Shard {
         self.draining = Some(deadline);
         let mut wish = Wish::default();
         self.timers.wish(Timer::Drain, &mut wish, deadline);
+        self.links_drain(now);
         for conn in self.client_conns() {
             self.channel_rests(conn, now);
             let Some(client) = self.client_mut(conn) else { continue };
@@ -115,17 +116,14 @@ impl Shard {
         for conn in self.client_conns() {
             self.client_lost(conn, "draining", now);
             self.channel_lost(conn, "draining", now);
+            self.link_conn_lost(conn, "draining", now);
         }
         let mut wish = Wish::default();
         self.timers.wish(Timer::Drain, &mut wish, now + limits::STOP_GRACE);
     }
 
     fn client_conns(&self) -> Vec<ConnId> {
-        let is_client = |conn: &ConnId| {
-            self.conns
-                .get(*conn)
-                .is_some_and(|entry| matches!(entry.role, Role::Client(_) | Role::Channel(_)))
-        };
+        let is_client = |conn: &ConnId| self.conns.get(*conn).is_some_and(is_client);
         self.conns.keys().into_iter().filter(is_client).collect()
     }
 }

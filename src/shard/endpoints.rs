@@ -91,7 +91,9 @@ impl Shard {
                 processes.values().filter(is_there).count()
             }
             // Their connections are counted where they are kept.
-            Some(Target::Http(..) | Target::Stdio(_) | Target::View(_)) | None => 0,
+            Some(Target::Http(..) | Target::Stdio(_) | Target::Tcp(_) | Target::View(_)) | None => {
+                0
+            }
         };
         let Some(pool) = self.pools.get_mut(usize::from(server.0)) else {
             return EndpointId::default();
@@ -310,7 +312,7 @@ impl Shard {
         process.endpoint = endpoint;
         self.counters.failed_over += 1;
         match &mut process.carrier {
-            Carrier::Pipes(_) => return false,
+            Carrier::Pipes(_) | Carrier::Stream => return false,
             Carrier::Events(stream) => {
                 let key = stream.exchange;
                 if let Some(site) = self.site_mut(server, before) {

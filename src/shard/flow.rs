@@ -68,6 +68,7 @@ impl Shard {
         }
         entry.holds_producer = true;
         entry.stalled_since.get_or_insert(now);
+        self.branch_holds(client);
         self.wish_conn(client, now + limits::SEND_TIMEOUT);
         true
     }
@@ -76,19 +77,20 @@ impl Shard {
         self.settings.message_len_max + limits::OUTPUT_SHARED_MAX < self.unread(client)
     }
 
-    /// Bytes that the client has not taken, those in a tunnel included.
+    /// Bytes that the client has not taken, those in a tunnel and on a stream included.
     fn unread(&self, client: ConnId) -> usize {
         let Some(entry) = self.conns.get(client) else { return 0 };
         let near = match &entry.role {
             Role::Client(client) => client.near,
-            Role::Channel(_) | Role::Server(_) | Role::Process(_) => None,
+            Role::Channel(_) | Role::Server(_) | Role::Process(_) | Role::Link(_) => None,
         };
-        entry.output.len() + near.map_or(0, |near| near.in_tunnel)
+        entry.output.len() + self.branch_waiting(client) + near.map_or(0, |near| near.in_tunnel)
     }
 
     /// Bytes that the driver has not sent, over all connections. Asked for large answers only.
     pub(super) fn unread_total(&self) -> usize {
-        self.conns.values().map(|entry| entry.output.len()).sum()
+        let outputs = self.conns.values().map(|entry| entry.output.len()).sum::<usize>();
+        outputs + self.links.values().map(|trunk| trunk.link.queued_len()).sum::<usize>()
     }
 
     /// The connections that bring events for a session and for nobody else.

@@ -136,9 +136,13 @@ impl Shard {
         let Role::Channel(channel) = entry.role else { return };
         self.streams.forget(conn);
         self.holders.forget_stream(conn);
-        self.counters.clients -= 1;
         self.counters.gathered -= channel.gathered as u64;
-        self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
+        if let Some(branch) = &entry.branch {
+            self.branch_closes(conn, branch, why);
+        } else {
+            self.counters.clients -= 1;
+            self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
+        }
         let sessions: Vec<SessionKey> = channel.sessions().collect();
         for key in channel.exchanges {
             self.exchange_cancel(key, now);

@@ -20,6 +20,7 @@ use crate::message::{Era, Revision};
 use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::shard::event::{Action, Question};
+use crate::shard::link_server::Uplink;
 use crate::shard::{Asked, Role, Shard};
 use crate::upstream::balance::Balancer;
 use crate::upstream::catalog::{
@@ -49,6 +50,8 @@ pub(super) struct Pool {
     pub(super) restart: Restart,
     /// Whether the server was found to speak HTTP+SSE.
     pub(super) is_sse: bool,
+    /// How the shard comes to its link with the server, if that is reached so.
+    pub(super) uplink: Uplink,
 }
 
 /// What one shard has of one endpoint.
@@ -85,6 +88,7 @@ impl Pool {
             params: Params::default(),
             restart: Restart::default(),
             is_sse: false,
+            uplink: Uplink::default(),
         }
     }
 
@@ -477,7 +481,9 @@ impl Shard {
     pub(super) fn is_connected(&self, conn: ConnId) -> bool {
         match self.conns.get(conn).map(|entry| &entry.role) {
             Some(Role::Server(server)) => server.is_connected,
-            Some(Role::Client(_) | Role::Channel(_) | Role::Process(_)) | None => false,
+            Some(Role::Client(_) | Role::Channel(_) | Role::Link(_) | Role::Process(_)) | None => {
+                false
+            }
         }
     }
 

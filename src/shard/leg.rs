@@ -496,7 +496,7 @@ impl Shard {
         }
     }
 
-    /// A member tells one client that a list has changed: what is kept of it for others is old, too.
+    /// A member tells one client that a list has changed: what is kept of it for others is old.
     fn callers_hear(&mut self, union: UnionKey, leg: ExchangeId, bytes: &[u8]) {
         let Some(view) = self.unions.get(union).map(|union| union.view) else { return };
         let Some(server) = self.exchanges.get(leg).map(|exchange| exchange.server) else { return };

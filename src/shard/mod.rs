@@ -10,6 +10,9 @@
 //! envelope  the predecessor's requests and event streams, and what belongs to its tokens
 //! hangup   their end
 //! binary   the same in the frames of the binary protocol
+//! link     connections of its version 2, which can be resumed, and
+//! branch   the many conversations on them:
+//! link_client  those of clients                      link_server  those with servers
 //! websocket  HTTP connections become channels, in frames and with pings
 //! post     a POST becomes exchanges: era, session, kind of message
 //! session  sessions, their GET streams, their end
@@ -35,6 +38,10 @@ mod hangup;
 mod sse;
 mod envelope;
 mod binary;
+mod link;
+mod branch;
+mod link_client;
+mod link_server;
 mod websocket;
 mod post;
 mod session;
@@ -59,7 +66,7 @@ mod clock;
 mod drain;
 mod report;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -82,10 +89,12 @@ use crate::limits;
 use crate::output::Output;
 use crate::session::Session;
 use crate::session::id::SessionId;
+use crate::shard::branch::Branch;
 use crate::shard::drain::Rest;
 use crate::shard::envelope::Holders;
 use crate::shard::event::{Action, Answer, Event};
 use crate::shard::http::Pool;
+use crate::shard::link::{LinkConn, LinkName, Trunk};
 use crate::shard::settings::{Identity, Settings};
 use crate::shard::sse::Streams;
 use crate::table::Table;
@@ -119,6 +128,12 @@ pub struct Shard {
     streams: Streams,
     /// What clients of the predecessor have, by their tokens.
     holders: Holders,
+    /// Links of the binary protocol, version 2.
+    links: BTreeMap<LinkName, Trunk>,
+    /// Those of clients that are without a connection, and since when.
+    lost_links: BTreeSet<(Instant, LinkName)>,
+    /// Those that may have something to write.
+    dirty_links: Vec<LinkName>,
     /// Per server, in the order of the catalog.
     pools: Vec<Pool>,
     /// Questions to the control thread.
@@ -153,6 +168,8 @@ pub struct Shard {
 struct Conn {
     output: Output,
     role: Role,
+    /// The stream that it is, if it is none of its own.
+    branch: Option<Branch>,
     /// Whether the driver was told to stop receiving.
     is_paused: bool,
     /// Whether it is in `dirty`.
@@ -172,6 +189,7 @@ enum Role {
     Channel(Box<Channel>),
     Server(Box<ServerConn>),
     Process(ProcessId),
+    Link(Box<LinkConn>),
 }
 
 /// Whose time has come.
@@ -182,6 +200,7 @@ enum Timer {
     Session(SessionKey),
     Process(u64),
     Union(UnionKey),
+    Link(LinkName),
     Drain,
 }
 
@@ -191,6 +210,7 @@ enum Asked {
     Resolve(ServerId, EndpointId, Instant),
     Start(ProcessId),
     Locate(ProcessId),
+    Uplink(ServerId),
 }
 
 impl Shard {
@@ -211,6 +231,9 @@ impl Shard {
             tunnels: HashMap::default(),
             streams: Streams::default(),
             holders: Holders::default(),
+            links: BTreeMap::new(),
+            lost_links: BTreeSet::new(),
+            dirty_links: Vec::new(),
             pools,
             questions: HashMap::default(),
             next_ticket: 0,
@@ -241,8 +264,10 @@ impl Shard {
         debug_assert!(self.actions.is_empty(), "the driver did not drain");
         self.guarded(|shard| shard.dispatch(event, now), now);
         self.handle_rest(now);
+        self.guarded(|shard| shard.links_flush(now), now);
         self.guarded(|shard| shard.drain_step(now), now);
         self.handle_rest(now);
+        self.guarded(|shard| shard.links_flush(now), now);
         self.flush();
         self.arm();
         self.check();
@@ -309,6 +334,7 @@ impl Shard {
             }
             Event::Connected { conn } => match self.conns.get(conn).map(|entry| &entry.role) {
                 Some(Role::Process(process)) => self.remote_ws_connected(*process),
+                Some(Role::Link(_)) => self.uplink_connected(conn),
                 _ => self.server_connected(conn, now),
             },
             Event::Received { conn, bytes } => self.received(conn, bytes, now),
@@ -340,6 +366,7 @@ impl Shard {
             Some(Role::Channel(_)) => self.channel_received(conn, bytes, now),
             Some(Role::Server(_)) => self.server_received(conn, bytes, now),
             Some(Role::Process(process)) => self.process_received(*process, bytes, now),
+            Some(Role::Link(_)) => self.link_received(conn, bytes, now),
             None => {}
         }
     }
@@ -351,17 +378,25 @@ impl Shard {
             Some(Role::Channel(_)) => self.channel_lost(conn, "client closed", now),
             Some(Role::Server(_)) => self.server_lost(conn, now),
             Some(Role::Process(process)) => self.process_lost(*process, now),
+            Some(Role::Link(_)) => self.link_conn_lost(conn, "peer closed", now),
             None => {}
         }
     }
 
     /// A fault of ours on this connection: nothing of it can be trusted any more.
     fn give_up(&mut self, conn: ConnId, now: Instant) {
+        if self.conns.get(conn).is_some_and(|entry| entry.branch.is_some()) {
+            return self.branch_gives_up(conn, now);
+        }
         match self.conns.get(conn).map(|conn| &conn.role) {
             Some(Role::Client(_)) => self.client_lost(conn, "fault", now),
             Some(Role::Channel(_)) => self.channel_lost(conn, "fault", now),
             Some(Role::Server(_)) => self.server_lost(conn, now),
             Some(Role::Process(process)) => self.process_lost(*process, now),
+            Some(Role::Link(link)) => match link.name.filter(|_| link.is_up) {
+                Some(name) => self.link_over(name, "fault", now),
+                None => self.link_conn_lost(conn, "fault", now),
+            },
             None => {}
         }
     }
@@ -378,6 +413,10 @@ impl Shard {
                 self.remote_ws_located(process, Some(addrs), now);
             }
             (Some(Asked::Locate(process)), _) => self.remote_ws_located(process, None, now),
+            (Some(Asked::Uplink(server)), Answer::Resolved(addrs)) => {
+                self.uplink_located(server, Some(addrs), now);
+            }
+            (Some(Asked::Uplink(server)), _) => self.uplink_located(server, None, now),
             (Some(Asked::Start(process)), Answer::Started { socket }) => {
                 self.process_started(process, socket, now);
             }
@@ -416,6 +455,7 @@ impl Shard {
         self.near_sent(conn);
         self.socket_sent(conn, now);
         self.remote_ws_sent(conn, now);
+        self.link_sent(conn, now);
     }
 
     /// Adds a connection to the table, if there is room.
@@ -423,6 +463,7 @@ impl Shard {
         let conn = Conn {
             output: Output::default(),
             role,
+            branch: None,
             is_paused: false,
             is_dirty: false,
             stalled_since: None,
@@ -444,7 +485,7 @@ impl Shard {
         write(&mut entry.output);
         let added = entry.output.len().saturating_sub(before) as u64;
         entry.sent += added;
-        if matches!(entry.role, Role::Client(_) | Role::Channel(_)) {
+        if is_client(entry) {
             self.counters.sent_bytes += added;
         }
         if !entry.is_dirty && added != 0 {
@@ -455,16 +496,17 @@ impl Shard {
 
     fn pause(&mut self, conn: ConnId) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
-        if !std::mem::replace(&mut entry.is_paused, true) && !is_tunnel(entry) {
+        if !std::mem::replace(&mut entry.is_paused, true) && has_socket(entry) {
             self.actions.push_back(Action::Pause { conn });
         }
     }
 
     fn resume(&mut self, conn: ConnId) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
-        if std::mem::replace(&mut entry.is_paused, false) && !is_tunnel(entry) {
+        if std::mem::replace(&mut entry.is_paused, false) && has_socket(entry) {
             self.actions.push_back(Action::Resume { conn });
         }
+        self.branch_pays(conn);
     }
 
     /// Tells the driver of new output, and starts the clock of peers that do not take it.
@@ -498,29 +540,44 @@ impl Shard {
         debug_assert_eq!(self.sessions.len(), self.session_keys.len());
         debug_assert!(self.streams.len() <= self.conns.len());
         debug_assert!(self.holders.len() <= self.conns.len() + self.sessions.len());
+        debug_assert!(self.lost_links.len() <= self.links.len());
         debug_assert!(self.ready.is_empty() && self.stirred.is_empty());
-        debug_assert!(self.dirty.is_empty());
+        debug_assert!(self.dirty.is_empty() && self.dirty_links.is_empty());
     }
 
     fn client_mut(&mut self, conn: ConnId) -> Option<&mut Client> {
         match &mut self.conns.get_mut(conn)?.role {
             Role::Client(client) => Some(client),
-            Role::Channel(_) | Role::Server(_) | Role::Process(_) => None,
+            Role::Channel(_) | Role::Server(_) | Role::Process(_) | Role::Link(_) => None,
         }
     }
 
     fn channel_mut(&mut self, conn: ConnId) -> Option<&mut Channel> {
         match &mut self.conns.get_mut(conn)?.role {
             Role::Channel(channel) => Some(channel),
-            Role::Client(_) | Role::Server(_) | Role::Process(_) => None,
+            Role::Client(_) | Role::Server(_) | Role::Process(_) | Role::Link(_) => None,
         }
     }
 
     fn server_mut(&mut self, conn: ConnId) -> Option<&mut ServerConn> {
         match &mut self.conns.get_mut(conn)?.role {
             Role::Server(server) => Some(server),
-            Role::Client(_) | Role::Channel(_) | Role::Process(_) => None,
+            Role::Client(_) | Role::Channel(_) | Role::Process(_) | Role::Link(_) => None,
         }
+    }
+}
+
+/// Whether the driver has a socket for it.
+fn has_socket(conn: &Conn) -> bool {
+    conn.branch.is_none() && !is_tunnel(conn)
+}
+
+/// Whether its bytes come from and go to a client.
+fn is_client(conn: &Conn) -> bool {
+    match &conn.role {
+        Role::Client(_) | Role::Channel(_) => true,
+        Role::Link(link) => link.peer.is_some(),
+        Role::Server(_) | Role::Process(_) => false,
     }
 }
 

@@ -102,6 +102,7 @@ impl Shard {
             Carrier::Pipes(_) => {}
             Carrier::Events(_) => return self.remote_sse_start(id, now),
             Carrier::WebSocket(_) => return self.remote_ws_start(id, now),
+            Carrier::Stream => return self.uplink_start(id, now),
         }
         let question = Question::Start { server: process.server, process: id };
         let ticket = Ticket(self.next_ticket);
@@ -230,7 +231,8 @@ impl Shard {
         let Some(process) = self.processes.get(&id) else { return 0 };
         let output = process.conn.and_then(|conn| self.conns.get(conn)).map(|c| c.output.len());
         let posts = process.stream().map_or(0, |stream| stream.queued_len);
-        output.unwrap_or(0) + process.backlog_len + posts
+        let waiting = process.conn.map_or(0, |conn| self.branch_waiting(conn));
+        output.unwrap_or(0) + process.backlog_len + posts + waiting
     }
 
     pub(super) fn process_push(&mut self, id: ProcessId, line: Bytes, now: Instant) {
@@ -239,7 +241,10 @@ impl Shard {
             (Carrier::Events(_), _) => self.remote_sse_push(id, line, now),
             (Carrier::WebSocket(_), Some(_)) => self.remote_ws_push(id, &line),
             (Carrier::Pipes(_), Some(conn)) => self.write(conn, |output| output.push_whole(line)),
-            (Carrier::WebSocket(_) | Carrier::Pipes(_), None) => self.counters.dropped += 1,
+            (Carrier::Stream, Some(conn)) => self.uplink_push((id, conn), &line, now),
+            (Carrier::WebSocket(_) | Carrier::Pipes(_) | Carrier::Stream, None) => {
+                self.counters.dropped += 1;
+            }
         }
     }
 
@@ -251,7 +256,7 @@ impl Shard {
             // It cannot be in two places: the lines that it lends are served by the whole shard.
             Carrier::Pipes(lines) => std::mem::take(lines),
             Carrier::WebSocket(_) => return self.remote_ws_received(id, bytes, now),
-            Carrier::Events(_) => return,
+            Carrier::Events(_) | Carrier::Stream => return,
         };
         let mut bytes = &*bytes;
         while let Some(line) = lines.next(&mut bytes, len_max) {
@@ -352,7 +357,10 @@ impl Shard {
         if let Some(conn) = conn.and_then(|conn| self.conns.remove(conn).map(|entry| (conn, entry)))
         {
             let (conn, mut entry) = conn;
-            self.actions.push_back(Action::Close { conn, rest: entry.output.take() });
+            match &entry.branch {
+                Some(branch) => self.branch_closes(conn, branch, "done"),
+                None => self.actions.push_back(Action::Close { conn, rest: entry.output.take() }),
+            }
         }
         if was_wanted {
             let chance = self.random.next_u32();

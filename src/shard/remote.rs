@@ -1,6 +1,6 @@
 //! Servers that are no child processes and are served like some, because a conversation with them
-//! is held in one place: a stream of HTTP+SSE, or a connection by WebSocket. Which server has what,
-//! and how that begins and ends.
+//! is held in one place: a stream of HTTP+SSE, a connection by WebSocket, or a stream of a link.
+//! Which server has what, and how that begins and ends.
 
 use std::time::Instant;
 
@@ -26,7 +26,12 @@ impl Shard {
     /// Whether messages for a server go to a process, as far as that is known.
     pub(super) fn is_process(&self, server: ServerId) -> bool {
         match self.target(server) {
-            Some(Target::Stdio(_) | Target::WebSocket(_) | Target::Http(Transport::Sse, _)) => true,
+            Some(
+                Target::Stdio(_)
+                | Target::WebSocket(_)
+                | Target::Tcp(_)
+                | Target::Http(Transport::Sse, _),
+            ) => true,
             Some(Target::Http(Transport::Auto, _)) => {
                 self.pools.get(usize::from(server.0)).is_some_and(|pool| pool.is_sse)
             }
@@ -47,6 +52,7 @@ impl Shard {
         match self.target(server) {
             Some(Target::Http(..)) => Carrier::Events(Box::default()),
             Some(Target::WebSocket(_)) => Carrier::WebSocket(Box::new(WebSocket::new(now))),
+            Some(Target::Tcp(_)) => Carrier::Stream,
             Some(Target::Stdio(_) | Target::View(_)) | None => Carrier::Pipes(LineReader::new()),
         }
     }
@@ -56,6 +62,7 @@ impl Shard {
         match self.processes.get(&id).map(|process| &process.carrier) {
             Some(Carrier::Events(_)) => self.remote_sse_ended(id, now),
             Some(Carrier::WebSocket(_)) => self.remote_ws_ended(id),
+            Some(Carrier::Stream) => self.uplink_forgets(id),
             Some(Carrier::Pipes(_)) | None => {}
         }
     }

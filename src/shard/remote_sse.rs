@@ -227,7 +227,8 @@ impl Shard {
         let (message, headers) = (exchange.message.clone(), exchange.headers.clone());
         let transport = match self.settings.catalog.get(server).map(|server| &server.target) {
             Some(Target::Http(transport, _)) => *transport,
-            Some(Target::Stdio(_) | Target::WebSocket(_) | Target::View(_)) | None => return false,
+            Some(Target::Stdio(_) | Target::WebSocket(_) | Target::Tcp(_) | Target::View(_))
+            | None => return false,
         };
         let says_so = kind == Kind::Initialize && matches!(status, 400 | 404 | 405);
         if transport != Transport::Auto || !says_so {

@@ -98,15 +98,20 @@ impl Shard {
     }
 
     pub(super) fn report_closed(&mut self, conn: ConnId, why: &'static str, now: Instant) {
-        let sent = self.conns.get(conn).map_or(0, |entry| entry.sent);
-        let (peer, requests, received, opened_at) =
-            match self.conns.get(conn).map(|entry| &entry.role) {
-                Some(Role::Client(it)) if it.near.is_none() => {
-                    (it.peer, it.requests, it.received, it.opened_at)
-                }
-                Some(Role::Channel(it)) => (it.peer, it.messages, it.received, it.opened_at),
-                Some(Role::Client(_) | Role::Server(_) | Role::Process(_)) | None => return,
-            };
+        // A stream is none.
+        let entry = self.conns.get(conn).filter(|entry| entry.branch.is_none());
+        let sent = entry.map_or(0, |entry| entry.sent);
+        let (peer, requests, received, opened_at) = match entry.map(|entry| &entry.role) {
+            Some(Role::Client(it)) if it.near.is_none() => {
+                (it.peer, it.requests, it.received, it.opened_at)
+            }
+            Some(Role::Channel(it)) => (it.peer, it.messages, it.received, it.opened_at),
+            Some(Role::Link(it)) => match it.peer {
+                Some(peer) => (peer, it.messages, it.received, it.opened_at),
+                None => return,
+            },
+            Some(Role::Client(_) | Role::Server(_) | Role::Process(_)) | None => return,
+        };
         let open_for = now.saturating_duration_since(opened_at);
         self.record("closed", now, |_, line| {
             line.text("peer", peer.address.to_string())

@@ -21,10 +21,6 @@ use crate::shard::Shard;
 use crate::shard::answer::Outcome;
 use crate::shard::stdio::answer_for_nobody;
 
-/// How servers that answer 400 instead of 404 say that they do not know a session.
-const LOST_SESSION: [&str; 4] =
-    ["no valid session", "session not found", "missing session id", "unknown session"];
-
 const HEAD_LIMITS: http1::Limits =
     http1::Limits { head_len_max: limits::HEAD_LEN_MAX, target_len_max: limits::TARGET_LEN_MAX };
 
@@ -644,22 +640,5 @@ impl Shard {
         {
             self.session_end(session, "not initialized", now);
         }
-    }
-
-    /// Whether the server has forgotten the session. 404 says so; some servers say 400 and a
-    /// sentence about the session instead.
-    fn is_session_lost(&self, key: ExchangeId, (status, body): (u16, &[u8])) -> bool {
-        let Some(exchange) = self.exchanges.get(key) else { return false };
-        let has_id = exchange.server_session.is_some();
-        let is_in_session = matches!(exchange.kind, Kind::Request | Kind::Notice | Kind::Listen);
-        let says_so = || {
-            let lower = body.to_ascii_lowercase();
-            let has = |phrase: &&str| memchr::memmem::find(&lower, phrase.as_bytes()).is_some();
-            // An error with the id of the request is about the request.
-            let envelope = rpc::scan(body, self.rpc_limits()).ok();
-            let id = envelope.and_then(|envelope| envelope.id).map(|id| id.get(body));
-            id != Some(&exchange.id) && LOST_SESSION.iter().any(has)
-        };
-        has_id && is_in_session && (status == 404 || status == 400 && says_so())
     }
 }

@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use wire::rpc;
+
 use bytes::Bytes;
 
 use crate::exchange::{Kind, Via};
@@ -11,6 +13,10 @@ use crate::refusal::Refusal;
 use crate::session::{Link, Revival};
 use crate::shard::Shard;
 use crate::upstream::catalog::EndpointId;
+
+/// How servers that answer 400 instead of 404 say that they do not know a session.
+const LOST_SESSION: [&str; 4] =
+    ["no valid session", "session not found", "missing session id", "unknown session"];
 
 impl Shard {
     /// The HTTP server does not know the session of this exchange any more.
@@ -140,5 +146,22 @@ impl Shard {
             self.exchange_fail(exchange, refusal, now);
         }
         self.session_end(key, "lost by the server", now);
+    }
+
+    /// Whether the server has forgotten the session. 404 says so; some servers say 400 and a
+    /// sentence about the session instead.
+    pub(super) fn is_session_lost(&self, key: ExchangeId, (status, body): (u16, &[u8])) -> bool {
+        let Some(exchange) = self.exchanges.get(key) else { return false };
+        let has_id = exchange.server_session.is_some();
+        let is_in_session = matches!(exchange.kind, Kind::Request | Kind::Notice | Kind::Listen);
+        let says_so = || {
+            let lower = body.to_ascii_lowercase();
+            let has = |phrase: &&str| memchr::memmem::find(&lower, phrase.as_bytes()).is_some();
+            // An error with the id of the request is about the request.
+            let envelope = rpc::scan(body, self.rpc_limits()).ok();
+            let id = envelope.and_then(|envelope| envelope.id).map(|id| id.get(body));
+            id != Some(&exchange.id) && LOST_SESSION.iter().any(has)
+        };
+        has_id && is_in_session && (status == 404 || status == 400 && says_so())
     }
 }

@@ -293,7 +293,7 @@ impl Shard {
     fn socket_mut(&mut self, conn: ConnId) -> Option<&mut WebSocket> {
         match &mut self.channel_mut(conn)?.writer {
             Writer::Frames(socket) => Some(socket),
-            Writer::Lines | Writer::Binary(..) | Writer::Events { .. } => None,
+            Writer::Lines | Writer::Binary(..) | Writer::Events { .. } | Writer::Stream => None,
         }
     }
 }

@@ -44,6 +44,8 @@ counters! {
     counter moved = "mcp_connections_moved_total";
     /// Requests that went to another shard through the mesh.
     counter tunnelled = "mcp_requests_tunnelled_total";
+    /// Links of clients (binary protocol, version 2) that went on with another connection.
+    counter links_resumed = "mcp_links_resumed_total";
     /// Sessions opened.
     counter sessions_opened = "mcp_sessions_opened_total";
     /// Sessions open.
@@ -68,9 +70,9 @@ counters! {
     counter processes_started = "mcp_processes_started_total";
     /// Child processes running.
     gauge processes = "mcp_processes_running";
-    /// Connections to HTTP and WebSocket servers opened.
+    /// Connections to servers by URL opened.
     counter dialled = "mcp_server_connections_opened_total";
-    /// Connections to HTTP and WebSocket servers open.
+    /// Connections to servers by URL open.
     gauge server_conns = "mcp_server_connections_open";
     /// Sessions that were set up again at a server that had lost them.
     counter revived = "mcp_sessions_revived_total";

@@ -5,5 +5,6 @@ pub(crate) mod settings;
 mod tidy;
 mod binary;
 mod websocket;
+mod link;
 
 mod sim;

@@ -33,6 +33,9 @@ pub enum Target {
     Http(Transport, Endpoints),
     /// A server by WebSocket.
     WebSocket(Endpoints),
+    /// A server, or another gateway, by the TCP binary protocol, version 2; one endpoint. The path
+    /// of its URL names a server there.
+    Tcp(Endpoints),
     /// Other servers of the catalog, as one.
     View(View),
 }
@@ -42,7 +45,9 @@ impl Target {
     pub fn endpoints(&self) -> Option<&Endpoints> {
         match self {
             Self::Stdio(_) | Self::View(_) => None,
-            Self::Http(_, endpoints) | Self::WebSocket(endpoints) => Some(endpoints),
+            Self::Http(_, endpoints) | Self::WebSocket(endpoints) | Self::Tcp(endpoints) => {
+                Some(endpoints)
+            }
         }
     }
 
@@ -52,7 +57,8 @@ impl Target {
             Self::Stdio(command) => Some(command.upkeep),
             Self::Http(Transport::Http, _) | Self::View(_) => None,
             Self::Http(Transport::Sse | Transport::Auto, endpoints)
-            | Self::WebSocket(endpoints) => Some(endpoints.first.upkeep),
+            | Self::WebSocket(endpoints)
+            | Self::Tcp(endpoints) => Some(endpoints.first.upkeep),
         }
     }
 }
@@ -192,7 +198,7 @@ pub enum Balance {
 /// One place where a server is.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Whether the connection is TLS (`https`, `wss`).
+    /// Whether the connection is TLS (`https`, `wss`, `tcps`).
     pub tls: bool,
     /// Host name or address literal (without brackets).
     pub host: String,
@@ -264,7 +270,7 @@ impl Catalog {
     pub fn view(&self, id: ServerId) -> Option<&View> {
         match &self.get(id)?.target {
             Target::View(view) => Some(view),
-            Target::Stdio(_) | Target::Http(..) | Target::WebSocket(_) => None,
+            Target::Stdio(_) | Target::Http(..) | Target::WebSocket(_) | Target::Tcp(_) => None,
         }
     }
 

@@ -86,6 +86,8 @@ fn what_is_no_server() {
         2:14: mcpServers.a.type: does not fit the `url`, which is one of WebSocket
         > {"type": "sse", "url": "wss://x"}
         2:14: mcpServers.a.type: does not fit the `url`, which is one of WebSocket
+        > {"type": "http", "url": "tcp://x"}
+        2:14: mcpServers.a.type: does not fit the `url`, which is one of the TCP binary protocol
         > {"url": "ws://x"}
         fine
         > {"type": "x", "url": "https://x"}

@@ -151,7 +151,9 @@ fn command(config: &Config, id: u16) -> &Command {
 #[track_caller]
 fn endpoint(config: &Config, id: u16) -> &Endpoint {
     match target(config, id) {
-        Target::Http(_, endpoints) | Target::WebSocket(endpoints) => &endpoints.first,
+        Target::Http(_, endpoints) | Target::WebSocket(endpoints) | Target::Tcp(endpoints) => {
+            &endpoints.first
+        }
         Target::Stdio(_) | Target::View(_) => panic!("not a URL"),
     }
 }
@@ -209,6 +211,27 @@ fn a_websocket_is_an_endpoint_and_a_conversation() {
     assert!(shown.contains("wss://h/…") && shown.contains("listen.ws "), "{shown}");
     let without = config_without_ws();
     assert_eq!((without.ws, without.ping_interval), (Vec::new(), limits::PING_INTERVAL));
+}
+
+#[test]
+fn a_url_of_the_binary_protocol_names_a_server_there() {
+    let config = config(
+        r#"
+        [servers.a]
+        url = "tcp://h/search"
+        isolation = "shared"
+        [servers.b]
+        url = "tcps://h:1"
+        "#,
+    );
+    assert!(matches!(target(&config, 0), Target::Tcp(_)));
+    let first = endpoint(&config, 0);
+    assert_eq!((first.tls, first.port, first.target.as_str()), (false, 8444, "/search"));
+    assert_eq!(first.upkeep.isolation, Isolation::Shared);
+    let second = endpoint(&config, 1);
+    assert_eq!((second.tls, second.port, second.target.as_str()), (true, 1, "/"));
+    let shown = config.to_string();
+    assert!(shown.contains("tcp://h/search") && shown.contains("tcps://h:1"), "{shown}");
 }
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -575,3 +575,22 @@ fn what_is_wrong_with_a_websocket() {
         "#,
     );
 }
+
+#[test]
+fn what_a_server_by_the_binary_protocol_does_not_have() {
+    check(
+        r#"
+        > [servers.a]
+        > url = "tcp://h"
+        > transport = "http"
+        > headers = { X = "y" }
+        > connections = 7
+        > idle_timeout = "1m"
+        > tasks = 7
+        3:1: servers.a.transport: is only for servers with an http, https, ws or wss URL; remove it
+        4:1: servers.a.headers: is only for servers with an http, https, ws or wss URL; remove it
+        5:1: servers.a.connections: is only for servers with an http, https, ws or wss URL; remove
+        7:1: servers.a.tasks: is only for servers with a `command`
+        "#,
+    );
+}

@@ -147,6 +147,7 @@ pub(super) fn kind(target: &Target) -> &'static str {
         Target::Http(Transport::Sse, _) => "sse",
         Target::Http(Transport::Auto, _) => "http or sse",
         Target::WebSocket(_) => "websocket",
+        Target::Tcp(_) => "tcp",
         Target::View(_) => "view",
     }
 }

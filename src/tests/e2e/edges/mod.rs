@@ -1,6 +1,7 @@
 //! The edges of the gateway: what hostile, broken, slow and dying peers meet.
 
 pub(crate) mod http;
+mod link;
 pub(crate) mod lines;
 mod recorder;
 pub(crate) mod rig;
@@ -22,6 +23,8 @@ mod logs;
 mod slow;
 mod tcp;
 mod tcp_bytes;
+mod tcp2;
+mod tcp2_servers;
 mod websocket;
 mod websocket_servers;
 mod threats;

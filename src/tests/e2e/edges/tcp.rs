@@ -199,7 +199,7 @@ fn negotiation_comes_first_and_once() {
         link.is_closed();
 
         let mut link = Link::new(port, dialect);
-        link.send(6, r#"{"min_version":2,"max_version":3}"#);
+        link.send(6, r#"{"min_version":3,"max_version":4}"#);
         let (kind, text) = link.frame();
         assert!(kind == 5 && text.starts_with("Version negotiation failed: "), "{text}");
         link.is_closed();

@@ -398,6 +398,21 @@ impl Link {
         self.streams.len()
     }
 
+    /// Whether the peer takes a message of so many bytes.
+    pub const fn fits(&self, len: usize) -> bool {
+        len <= self.theirs.message_len_max as usize
+    }
+
+    /// Bytes that wait on a stream until they can be sent.
+    pub fn waiting_len(&self, id: StreamId) -> usize {
+        self.streams.get(&id).map_or(0, |stream| stream.queued_len)
+    }
+
+    /// Bytes of messages and of a frame that have not come to their ends.
+    pub fn gathered_len(&self) -> usize {
+        self.partials_len + self.input.len()
+    }
+
     /// Bytes that wait to be sent or acknowledged, for the caller's accounts. Walks the streams.
     pub fn queued_len(&self) -> usize {
         self.log.len() + self.streams.values().map(|stream| stream.queued_len).sum::<usize>()
