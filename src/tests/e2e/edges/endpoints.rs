@@ -464,5 +464,8 @@ fn the_operator_sees_how_many_there_are() {
     let rig = rig(&[Endpoint::absent(), Endpoint::absent()], HTTP, "");
     let admin: SocketAddr = rig.gateway.admin;
     let page = Wire::connect(admin).ask(&Request::new("GET", "/readyz")).json();
-    assert_eq!(page["servers"], json!([{"name": "far", "kind": "http", "endpoints": 2}]));
+    assert_eq!(
+        page["servers"],
+        json!([{"name": "far", "kind": "http", "endpoints": 2, "missing": 0}])
+    );
 }

@@ -100,7 +100,7 @@ fn by_route(session: &Session) -> Vec<Row> {
         row("prefix", at("/mcpx"), (404, -32600, "no_such_path"), Value::Null),
         row("wrong server", at("/mcp/nobody"), (404, -32600, "no_such_server"), Value::Null),
         row("dots", at("/mcp/demo/../echo"), (404, -32600, "no_such_server"), Value::Null),
-        row("no default", at("/mcp"), (404, -32600, "no_default_server"), Value::Null),
+        row("all servers", at("/mcp"), (404, -32600, "unknown_session"), 5),
         row("PUT", method("PUT"), (405, -32600, "bad_method"), Value::Null),
         row("PATCH", Request::new("PATCH", "/mcp/demo"), (405, -32600, "bad_method"), Value::Null),
         row("lower case", method("post"), (405, -32600, "bad_method"), Value::Null),

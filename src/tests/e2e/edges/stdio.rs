@@ -324,11 +324,17 @@ fn every_source_works_and_a_server_is_chosen_by_name() {
     let text = fs::read_to_string(&path).unwrap().replace("unix = \"/s\"", "");
     fs::write(&path, text).unwrap();
     let filter = check(dir, &["--config", &path, "--server", "demo"]);
-    let wrong = Command::new(program).args(["stdio", "--config", &path]).output().unwrap();
-    assert_eq!((wrong.status.code(), wrong.stdout.len()), (Some(78), 0));
-    let said = String::from_utf8_lossy(&wrong.stderr);
-    assert!(said.contains("--server: is needed, because there are several servers: demo, other"));
     drop(filter);
+    // Without a name the client has all of them.
+    let dir = Dir::new();
+    let path = dir.write("gateway.toml", &(demo() + &demo().replace("demo]", "other]")));
+    let mut filter = Filter::start(dir, &["--config", path.to_str().unwrap()]);
+    filter.talk.initialize("2025-11-25");
+    for (id, tool) in [(1, "demo__echo"), (2, "other__echo")] {
+        filter.talk.say(&call(&json!(id), tool, &json!({"text": "x"})));
+        assert_eq!(filter.talk.text(&json!(id)), "x", "{tool}");
+    }
+    filter.finish();
 
     let dir = Dir::new();
     let json = json!({"mcpServers": {"demo": {"command": program, "args": ["demo-server"]}}});

@@ -121,7 +121,7 @@ fn what_a_stream_cannot_be_opened_for_is_said() {
     let other = demo().replace("servers.demo", "servers.other");
     let (rig, port) = rig_tcp(&(demo() + &other));
     let mut peer = Peer::new(port);
-    for (server, session, reason) in [("nothing", "", 1), ("", "", 1), ("demo", "key", 2)] {
+    for (server, session, reason) in [("nothing", "", 1), ("demo", "key", 2)] {
         let open = wire::binary::Open { server, session, revision: "" };
         let stream = peer.link.open(open).unwrap();
         peer.send(stream, r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
@@ -131,6 +131,10 @@ fn what_a_stream_cannot_be_opened_for_is_said() {
             "{told:?}"
         );
     }
+    // Who names none has all of them.
+    let stream = peer.open("");
+    peer.ask(stream, &initialize("2025-11-25"));
+    assert_eq!(peer.call(stream, "other__echo", &json!({"text": "x"})), "x");
     // Without a session there is an error, and the stream goes on.
     let stream = peer.open("other");
     let answer = peer.ask(stream, r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);

@@ -254,10 +254,10 @@ fn what_must_not_be_said_is_answered_in_the_documented_words() {
         );
         talk(
             r#"
-            C MAGIC 0001 0006 <len> | {"min_version":2,"max_version":3,"preferred_version":3,
-            > "supported_versions":[2,3]}
-            S MAGIC 0001 0005 <len> | Version negotiation failed: client speaks 2 to 3
-            > , gateway 1 to 1
+            C MAGIC 0001 0006 <len> | {"min_version":3,"max_version":4,"preferred_version":4,
+            > "supported_versions":[3,4]}
+            S MAGIC 0001 0005 <len> | Version negotiation failed: client speaks 3 to 4
+            > , gateway 1 to 2
             S closes
             "#,
         );

@@ -43,7 +43,6 @@ fn a_handshake_is_judged_like_any_request() {
         (403, good.clone().set("Host", "evil.example")),
         (403, good.clone().with("Origin", "null")),
         (404, handshake("/mcp/nothing")),
-        (404, handshake("/mcp")),
         (404, handshake("/elsewhere")),
         (426, good.clone().set("Sec-WebSocket-Version", "8")),
         (426, good.clone().without("Sec-WebSocket-Version")),
