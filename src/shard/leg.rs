@@ -101,6 +101,8 @@ impl Shard {
         }
         if let Some(parent) = parent.and_then(|key| self.exchanges.get_mut(key)) {
             parent.via = Via::Leg(key);
+            // It does not wait for the members any more.
+            parent.resume_at = None;
         }
         self.watch(key, now);
         Some(key)
