@@ -201,6 +201,8 @@ impl Shard {
         (outcome, now): (Outcome, Instant),
     ) {
         let refusal = match outcome {
+            // It is the session with the member that has ended. The client's goes on.
+            Outcome::Refused(Refusal::UnknownSession) => Refusal::Died,
             Outcome::Refused(refusal) => refusal,
             _ => Refusal::Died,
         };
