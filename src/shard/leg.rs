@@ -185,6 +185,7 @@ impl Shard {
                 self.try_failed(union, parent, Ok(error), now);
             }
             Some(parent) => {
+                self.try_ends(union, parent);
                 if let Some(exchange) = self.exchanges.get_mut(parent) {
                     exchange.via = Via::Nothing;
                 }
@@ -277,10 +278,18 @@ impl Shard {
             return false;
         };
         let leg = self.leg((union, member, Some(key)), Kind::Request, message, now);
-        if let Some(leg) = leg {
-            self.leg_go(leg, now);
+        match leg {
+            Some(leg) => self.leg_go(leg, now),
+            None => self.try_ends(union, key),
         }
         leg.is_some()
+    }
+
+    /// No other member is asked.
+    fn try_ends(&mut self, union: UnionKey, key: ExchangeId) {
+        if let Some(union) = self.unions.get_mut(union) {
+            union.tries.retain(|it| it.exchange != key);
+        }
     }
 
     /// What a member says before its answer, or on a subscription.
@@ -310,10 +319,8 @@ impl Shard {
     pub(super) fn legs_leave(&mut self, key: ExchangeId, via: Via, now: Instant) {
         match via {
             Via::Leg(leg) => {
-                if let Some(Reply::Leg(union, _)) = self.exchanges.get(leg).map(|leg| leg.reply)
-                    && let Some(union) = self.unions.get_mut(union)
-                {
-                    union.tries.retain(|it| it.exchange != key);
+                if let Some(Reply::Leg(union, _)) = self.exchanges.get(leg).map(|leg| leg.reply) {
+                    self.try_ends(union, key);
                 }
                 self.leg_withdraw(leg, now);
             }
@@ -352,10 +359,13 @@ impl Shard {
 
     /// The client's own cancellation goes to the member that has the request.
     pub(super) fn leg_cancelled(&mut self, incoming: &Incoming<'_>, now: Instant) {
-        let target = self.cancel_target(incoming).and_then(|key| self.exchanges.get_mut(key));
-        let Some(target) = target else { return };
+        let Some(key) = self.cancel_target(incoming) else { return };
+        let Some(target) = self.exchanges.get_mut(key) else { return };
         let Via::Leg(leg) = target.via else { return };
         target.via = Via::Nothing;
+        if let Some(Reply::Leg(union, _)) = self.exchanges.get(leg).map(|leg| leg.reply) {
+            self.try_ends(union, key);
+        }
         let Some(exchange) = self.exchanges.get(leg) else { return };
         match (exchange.via, exchange.session) {
             (Via::Process(process, number), _) => {
