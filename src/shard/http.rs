@@ -87,6 +87,12 @@ impl Pool {
         }
     }
 
+    /// Exchanges that wait for a connection.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Counts a stream, if a connection for messages is left.
     pub(super) fn open_stream(&mut self) -> bool {
         let has_room = self.has_stream_room();
