@@ -32,7 +32,7 @@ use crate::upstream::restart::Restart;
 #[derive(Debug)]
 pub(super) struct Pool {
     /// Its connections, by their endpoint.
-    sites: Vec<Site>,
+    pub(super) sites: Vec<Site>,
     /// Which endpoint is next.
     pub(super) balancer: Balancer,
     /// The process that all sessions share.
@@ -129,6 +129,12 @@ impl Site {
     /// What it has to do.
     fn load(&self) -> usize {
         self.open - self.idle.len() + self.waiting.len()
+    }
+
+    /// Exchanges that wait for a connection.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Counts a stream, if a connection for messages is left.

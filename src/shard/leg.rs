@@ -104,6 +104,8 @@ impl Shard {
         }
         if let Some(parent) = parent.and_then(|key| self.exchanges.get_mut(key)) {
             parent.via = Via::Leg(key);
+            // It does not wait for the members any more.
+            parent.resume_at = None;
         }
         self.watch(key, now);
         Some(key)
@@ -311,6 +313,13 @@ impl Shard {
         true
     }
 
+    /// No other member is asked.
+    fn try_ends(&mut self, union: UnionKey, key: ExchangeId) {
+        if let Some(union) = self.unions.get_mut(union) {
+            union.tries.retain(|it| it.exchange != key);
+        }
+    }
+
     /// What a member says before its answer, or on a subscription.
     pub(super) fn leg_event(
         &mut self,
@@ -338,10 +347,8 @@ impl Shard {
     pub(super) fn legs_leave(&mut self, key: ExchangeId, via: Via, now: Instant) {
         match via {
             Via::Leg(leg) => {
-                if let Some(Reply::Leg(union, _)) = self.exchanges.get(leg).map(|leg| leg.reply)
-                    && let Some(union) = self.unions.get_mut(union)
-                {
-                    union.tries.retain(|it| it.exchange != key);
+                if let Some(Reply::Leg(union, _)) = self.exchanges.get(leg).map(|leg| leg.reply) {
+                    self.try_ends(union, key);
                 }
                 self.leg_withdraw(leg, now);
             }
@@ -380,16 +387,14 @@ impl Shard {
 
     /// The client's own cancellation goes to the member that has the request.
     pub(super) fn leg_cancelled(&mut self, incoming: &Incoming<'_>, now: Instant) {
-        let target = self.cancel_target(incoming).and_then(|key| self.exchanges.get_mut(key));
-        let Some(target) = target else { return };
+        let Some(key) = self.cancel_target(incoming) else { return };
+        let Some(target) = self.exchanges.get_mut(key) else { return };
         let Via::Leg(leg) = target.via else { return };
         target.via = Via::Nothing;
-        let Some(exchange) = self.exchanges.get(leg) else { return };
-        if let Reply::Leg(union, Some(parent)) = exchange.reply
-            && let Some(union) = self.unions.get_mut(union)
-        {
-            union.tries.retain(|it| it.exchange != parent);
+        if let Some(Reply::Leg(union, _)) = self.exchanges.get(leg).map(|leg| leg.reply) {
+            self.try_ends(union, key);
         }
+        let Some(exchange) = self.exchanges.get(leg) else { return };
         match (exchange.via, exchange.session) {
             (Via::Process(process, number), _) => {
                 self.stdio_cancel((process, number), incoming, now);

@@ -311,6 +311,43 @@ impl Shard {
         self.counters.clients
     }
 
+    /// How full the tables are, for tests: without clients, they are empty after a while.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> [(&'static str, usize); 8] {
+        // A view has no connections that could be waited for.
+        let views = self.settings.catalog.iter().zip(&self.pools);
+        let views = views.filter(|((id, _), _)| self.is_view(*id));
+        [
+            (
+                "table: waiting",
+                views
+                    .map(|(_, pool)| pool.sites.iter().map(http::Site::waiting).sum::<usize>())
+                    .sum(),
+            ),
+            ("table: unions", self.unions.len()),
+            ("table: callers", self.callers.len()),
+            ("table: sessions", self.sessions.len()),
+            ("table: exchanges", self.exchanges.len()),
+            ("table: tunnels", self.tunnels.len()),
+            ("table: streams", self.streams.len()),
+            ("table: questions", self.questions.len()),
+        ]
+    }
+
+    /// How many requests that are over views still know of, for tests.
+    #[cfg(test)]
+    pub(crate) fn stale(&self) -> usize {
+        let known = |union: &Union| {
+            let waiting = union.waiting.iter().map(|it| it.exchange);
+            let tries = union.tries.iter().map(|it| it.exchange);
+            let subscriptions = union.subscriptions.iter().map(|it| it.exchange);
+            let errands = union.errands.iter().map(|(key, ..)| *key);
+            waiting.chain(tries).chain(subscriptions).chain(errands).collect::<Vec<_>>()
+        };
+        let all = self.unions.values().flat_map(known);
+        all.filter(|key| self.exchanges.get(*key).is_none()).count()
+    }
+
     fn guarded(&mut self, work: impl FnOnce(&mut Self), now: Instant) {
         if catch_unwind(AssertUnwindSafe(|| work(self))).is_ok() {
             self.current = None;

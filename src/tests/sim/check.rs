@@ -8,6 +8,8 @@ use std::time::Duration;
 use wire::rpc::{self, Envelope, Kind};
 
 use crate::tests::sim::talker::FIRST;
+use crate::tests::sim::union::Asked;
+use crate::upstream::view::View;
 
 /// What a call asks its server to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +35,16 @@ pub(super) enum Do {
     Forget,
     /// A subscription, which has no answer.
     Listen,
+    /// A page of the list of a view, which the gateway makes.
+    Union,
+    /// What the members of a view offer (2026-07-28).
+    Discover,
+    /// About a task: members of a view are asked until one knows it.
+    Task,
 }
 
 impl Do {
-    pub(super) const NAMES: [(Self, &'static str); 16] = [
+    pub(super) const NAMES: [(Self, &'static str); 19] = [
         (Self::Init, "init"),
         (Self::List, "list"),
         (Self::Echo, "echo"),
@@ -53,6 +61,9 @@ impl Do {
         (Self::Cut, "cut"),
         (Self::Forget, "forget"),
         (Self::Listen, "listen"),
+        (Self::Union, "union"),
+        (Self::Discover, "discover"),
+        (Self::Task, "task"),
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -65,7 +76,7 @@ impl Do {
 }
 
 /// What can go wrong in this world. What cannot go wrong is no excuse.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Faults {
     /// Connections of clients break or are half closed.
     pub(super) net: bool,
@@ -85,6 +96,13 @@ pub(super) struct Faults {
     pub(super) drain: bool,
     /// HTTP servers are gone and come back.
     pub(super) fall: bool,
+}
+
+impl Faults {
+    /// Nothing can go wrong, and nobody is slow.
+    pub(super) fn is_calm(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// What became of a call.
@@ -118,6 +136,9 @@ pub(super) struct Call {
     /// The server was told to stop.
     pub(super) withdrawn: bool,
     pub(super) answers: u32,
+    pub(super) is_legacy: bool,
+    /// What it asks a view for, if it is for one.
+    pub(super) union: Option<Asked>,
 }
 
 /// A message's claim: whose it is.
@@ -155,6 +176,8 @@ pub(super) struct Check {
     pub(super) calls: Vec<Call>,
     pub(super) violations: Vec<String>,
     pub(super) faults: Faults,
+    /// The view in this world.
+    pub(super) view: Option<View>,
     pub(super) now: Duration,
     /// How many ended how, for the reader.
     pub(super) answered: u64,
@@ -191,8 +214,21 @@ impl Check {
             return self.violation(format!("a server got a call that nobody made: {tag:?}"));
         };
         call.deliveries += 1;
-        if 1 < call.deliveries && !repeatable {
+        let (deliveries, what, is_united) = (call.deliveries, call.what, call.union.is_some());
+        // Each member of a view is asked for its part of a subscription, and for a task.
+        let repeatable = repeatable || (is_united && matches!(what, Do::Listen | Do::Task));
+        if 1 < deliveries && !repeatable {
             self.violation(format!("call {} was delivered twice", tag.call));
+        }
+        if is_united && matches!(what, Do::List | Do::Union | Do::Discover) {
+            self.violation(format!("call {} is the gateway's to answer", tag.call));
+        }
+    }
+
+    /// A server was told to stop.
+    pub(super) fn withdrawn(&mut self, tag: Tag) {
+        if let Some(call) = self.calls.get_mut(tag.call) {
+            call.withdrawn = true;
         }
     }
 
@@ -256,10 +292,21 @@ impl Check {
         }
         match label {
             Some(label) => self.end(call, Fate::Refused(label)),
-            None if tags.is_empty() && self.calls[call].what != Do::Init => {
+            None if tags.is_empty() && !self.is_own(call) => {
                 self.violation(format!("call {call} has an answer without its tag"));
             }
             None => self.end(call, Fate::Answered),
+        }
+    }
+
+    /// Whether the gateway may answer it itself.
+    fn is_own(&self, call: usize) -> bool {
+        let call = &self.calls[call];
+        match call.what {
+            Do::Init | Do::Union | Do::Discover => true,
+            // The last member has left it.
+            Do::Listen => call.union.is_some(),
+            _ => false,
         }
     }
 
@@ -320,6 +367,9 @@ impl Check {
     /// Whether something in this world explains that refusal.
     fn is_excused(&self, call: usize, label: &str) -> Result<(), &'static str> {
         let (faults, call) = (self.faults, &self.calls[call]);
+        if call.union.is_some() {
+            return self.is_excused_by_view(call, label);
+        }
         let fine = match label {
             "server_timeout" => {
                 let is_hung = call.what == Do::Hang || call.what == Do::Ask;
@@ -347,6 +397,33 @@ impl Check {
         if fine { Ok(()) } else { Err("nothing explains that") }
     }
 
+    /// The same for a view, whose members may be missing for any fault. Its session is not lost
+    /// with theirs.
+    fn is_excused_by_view(&self, call: &Call, label: &str) -> Result<(), &'static str> {
+        let faults = self.faults;
+        let is_rough = Faults { slow: false, ..faults } != Faults::default();
+        let fine = match label {
+            "server_timeout" => is_rough || faults.slow || call.what == Do::Ask,
+            "server_died" => is_rough || call.cancelled || call.what == Do::Cut,
+            "server_unreachable" | "server_invalid" => is_rough,
+            // Those who know no more than `initialize` cannot say what they have.
+            "no_such_name" => is_rough || !call.is_legacy,
+            "unknown_session" | "unknown_event" | "no_session" => {
+                faults.drain || call.may_be_unknown
+            }
+            "draining" => faults.drain,
+            "not_united" => call.what == Do::Task,
+            "legacy_server" => !call.is_legacy,
+            // A list that was late for the page before may not be known at another shard.
+            "unknown_cursor" => {
+                call.what == Do::List || (call.what == Do::Union && (is_rough || faults.slow))
+            }
+            "full" => faults.hang && call.what == Do::Listen,
+            _ => false,
+        };
+        if fine { Ok(()) } else { Err("nothing explains that of a view") }
+    }
+
     /// Time enough has passed for every call to be over.
     pub(super) fn settled(&mut self) {
         for call in 0..self.calls.len() {
@@ -366,7 +443,11 @@ impl Check {
             let (what, cancelled) = (entry.what, entry.cancelled);
             if entry.fate == Fate::Open && !cancelled {
                 self.violation(format!("call {call} ({what:?}) was never answered"));
-            } else if entry.fate == Fate::Answered && entry.withdrawn && !cancelled {
+            } else if entry.fate == Fate::Answered
+                && entry.withdrawn
+                && !cancelled
+                && what != Do::Task
+            {
                 self.violation(format!("call {call} was cancelled by somebody else"));
             }
         }

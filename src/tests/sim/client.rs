@@ -7,6 +7,7 @@ use crate::tests::sim::check::{Call, Check, Do, Fate, Tag};
 use crate::tests::sim::net::{End, LinkId, Near, Net, Peer, Task};
 use crate::tests::sim::reply::Mode;
 use crate::tests::sim::request::{self, Frame};
+use crate::tests::sim::union::{self, Asked, VIEW};
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -23,6 +24,8 @@ pub(super) struct Client {
     pub(super) conns_max: usize,
     pub(super) is_gone: bool,
     pub(super) shards: usize,
+    /// Whether it uses the view, and no server alone.
+    pub(super) is_united: bool,
 }
 
 #[derive(Debug)]
@@ -109,16 +112,31 @@ impl Client {
         }
         let what = match dice {
             15..20 => Do::Listen,
-            _ => pick(net, check),
+            20..25 if self.is_united => Do::Discover,
+            _ => self.pick(net, check),
         };
-        let server = net.random.between(0, 4);
-        let what = if matches!(what, Do::Ask | Do::Forget) { Do::Echo } else { what };
+        let server = if self.is_united { VIEW } else { net.random.between(0, 4) };
+        let is_legacy_only = matches!(what, Do::Ask | Do::Forget | Do::Task);
+        let what = if is_legacy_only { Do::Echo } else { what };
         let server = if check.faults.die || server != 4 { server } else { 2 };
+        self.call_modern(what, (server, None), net, check);
+    }
+
+    fn call_modern(
+        &mut self,
+        what: Do,
+        (server, asked): (usize, Option<Asked>),
+        net: &mut Net,
+        check: &mut Check,
+    ) {
         let Some(conn) = self.conn(what != Do::Listen, net, check) else { return };
         let call = self.begin(0, what, check, net);
+        if asked.is_some() {
+            check.calls[call].union = asked;
+        }
         let text =
             request::message(&check.calls[call], &check.tag(call).text(), true, &mut net.random);
-        let mirrored = Some(request::mirrored(what));
+        let mirrored = Some(request::mirrored(&check.calls[call]));
         let frame = Frame {
             method: "POST",
             server,
@@ -161,8 +179,8 @@ impl Client {
                 self.batch(session, net, check);
             }
             _ => {
-                let what = pick(net, check);
-                self.call(session, what, net, check);
+                let what = self.pick(net, check);
+                self.call(session, (what, None), net, check);
             }
         }
     }
@@ -190,7 +208,7 @@ impl Client {
         let token = free().unwrap_or_else(|| format!("\"t{number}\""));
         let token =
             (net.random.chance(70) || matches!(what, Do::Flood | Do::Trickle)).then_some(token);
-        check.begin(Call {
+        let call = Call {
             client: self.index,
             session,
             what,
@@ -203,7 +221,10 @@ impl Client {
             deliveries: 0,
             withdrawn: false,
             answers: 0,
-        })
+            is_legacy: self.revision.is_some(),
+            union: self.is_united.then(|| union::asked(what, net, check)),
+        };
+        check.begin(call)
     }
 
     fn frame(&self, session: usize, method: &'static str) -> Frame {
@@ -219,7 +240,10 @@ impl Client {
 
     fn initialize(&mut self, net: &mut Net, check: &mut Check) {
         let Some(conn) = self.conn(true, net, check) else { return };
-        let server = net.random.between(0, if check.faults.die { 4 } else { 3 });
+        let server = match self.is_united {
+            true => VIEW,
+            false => net.random.between(0, if check.faults.die { 4 } else { 3 }),
+        };
         let (id, is_open, is_deleted) = (None, false, false);
         let (used_at, burnt) = (net.now, Vec::new());
         self.sessions.push(Session { server, id, is_open, is_deleted, used_at, burnt });
@@ -230,9 +254,36 @@ impl Client {
         self.send(conn, sent(What::Init, session, vec![call]), (&frame, &text), net, check);
     }
 
-    fn call(&mut self, session: usize, what: Do, net: &mut Net, check: &mut Check) {
+    fn pick(&self, net: &mut Net, check: &Check) -> Do {
+        if self.is_united { union::pick(net, check) } else { pick(net, check) }
+    }
+
+    /// Asks for the next page of a list.
+    pub(super) fn go_on_listing(
+        &mut self,
+        session: Option<usize>,
+        asked: Asked,
+        net: &mut Net,
+        check: &mut Check,
+    ) {
+        match session {
+            Some(session) => self.call(session, (Do::Union, Some(asked)), net, check),
+            None => self.call_modern(Do::Union, (VIEW, Some(asked)), net, check),
+        }
+    }
+
+    fn call(
+        &mut self,
+        session: usize,
+        (what, asked): (Do, Option<Asked>),
+        net: &mut Net,
+        check: &mut Check,
+    ) {
         let Some(conn) = self.conn(true, net, check) else { return };
         let call = self.begin(session, what, check, net);
+        if asked.is_some() {
+            check.calls[call].union = asked;
+        }
         let tag = check.tag(call).text();
         let text = request::message(&check.calls[call], &tag, false, &mut net.random);
         let frame = self.frame(session, "POST");
@@ -245,7 +296,7 @@ impl Client {
         let mut calls = Vec::new();
         let mut parts = Vec::new();
         for _ in 0..count {
-            let what = pick(net, check);
+            let what = self.pick(net, check);
             let call = self.begin(session, what, check, net);
             let tag = check.tag(call).text();
             parts.push(request::message(&check.calls[call], &tag, false, &mut net.random));

@@ -59,6 +59,8 @@ pub(super) struct Job {
     pub(super) was_refused: bool,
     pub(super) is_over: bool,
     pub(super) place: Place,
+    /// The result of a request of the gateway's own.
+    pub(super) own: Option<String>,
 }
 
 /// All jobs of all servers.
@@ -101,7 +103,9 @@ pub(super) fn script(what: Do, net: &mut Net) -> VecDeque<(u64, Step)> {
     let some = random.below(400);
     let padding = if random.chance(20) { random.between(0, 3000) } else { 0 };
     let steps = match what {
-        Do::Init | Do::List | Do::Echo | Do::Error => vec![(some, Step::Answer(padding))],
+        Do::Init | Do::List | Do::Echo | Do::Error | Do::Union | Do::Discover | Do::Task => {
+            vec![(some, Step::Answer(padding))]
+        }
         Do::Progress => vec![
             (some, Step::Progress(0)),
             (some * 3, Step::Progress(padding)),
@@ -141,6 +145,10 @@ impl Job {
     pub(super) fn answer(&self, padding: usize) -> String {
         let (id, tag) = (&self.id, self.tag.text());
         match self.what {
+            _ if self.own.is_some() => {
+                let result = self.own.as_deref().unwrap_or_default();
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+            }
             _ if self.was_refused => error(id, &format!("could not ask {tag}")),
             Do::Error => error(id, &tag),
             Do::List => {
@@ -198,8 +206,8 @@ pub(super) fn error(id: &str, text: &str) -> String {
 }
 
 /// The answer to `initialize`, in the revision that was asked for.
-pub(super) fn welcome(id: &str, version: &str) -> String {
+pub(super) fn welcome(id: &str, version: &str, capabilities: &str) -> String {
     format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"protocolVersion":"{version}","capabilities":{{}},"serverInfo":{{"name":"sim","version":"1"}}}}}}"#
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"protocolVersion":"{version}","capabilities":{capabilities},"serverInfo":{{"name":"sim","version":"1"}}}}}}"#
     )
 }

@@ -6,6 +6,7 @@
 //! client   what clients do                    reply         what they make of the answers
 //! request  the bytes they send                job           what servers do
 //! talker   clients that speak in lines        random        repeatable chance
+//! union    a view of several servers, and what belongs to it
 //! server_stdio, server_http, server_answer
 //! ```
 //!
@@ -23,6 +24,7 @@ mod request;
 mod reply;
 mod client;
 mod talker;
+mod union;
 mod world;
 
 use std::sync::Arc;
@@ -157,14 +159,14 @@ fn settings(catalog: Catalog, log: Option<Format>, base: Instant) -> Arc<Setting
     })
 }
 
-/// One for HTTP, and one for lines to each server.
+/// One for HTTP, and one for lines to each server and to the view of them.
 fn entrances() -> Vec<Entrance> {
     let lines = |server| Entrance {
         protocols: vec![Protocol::Lines],
         server: Some(ServerId(server)),
         users: None,
     };
-    std::iter::once(Entrance::of(Protocol::Http)).chain((0..5).map(lines)).collect()
+    std::iter::once(Entrance::of(Protocol::Http)).chain((0..=5).map(lines)).collect()
 }
 
 /// The world of a seed.
@@ -182,7 +184,11 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
     let ways = [Balance::RoundRobin, Balance::LeastInFlight, weights, Balance::ConsistentHash];
     let balance = plan.chance(50).then(|| plan.pick(&ways).clone());
     let has_several = balance.is_some();
-    let catalog = catalog(random, faults, balance);
+    let mut catalog = catalog(random, faults, balance);
+    let view = union::view(seed, faults);
+    if let Some(view) = view.clone() {
+        catalog.add_view(None, "all".to_owned(), view);
+    }
     let shards = u16::try_from(random.between(1, 3)).unwrap();
     let log = *random.pick(&[None, Some(Format::Json)]);
     let log = if verbose { Some(Format::Text) } else { log };
@@ -196,7 +202,7 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
         (random.chance(50), random.below(3).saturating_sub(random.below(2)));
     net.slow_percent = if faults.slow { 40 } else { 0 };
     net.tiny_percent = if net.random.chance(50) { 20 } else { 0 };
-    let check = Check { faults, ..Check::default() };
+    let check = Check { faults, view, ..Check::default() };
     let mut world = World::new(net, check, &settings(catalog, log, base), shards);
     world.sabotage = sabotage;
     world.dead_refuses = dead_refuses;
@@ -219,6 +225,7 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
             conns_max: world.net.random.between(1, 4),
             is_gone: false,
             shards: usize::from(shards),
+            is_united: false,
         });
         let delay = world.net.random.millis(500);
         world.net.after(delay, Task::Act { client: index });
@@ -232,6 +239,9 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
             let delay = world.net.random.millis(500);
             world.net.after(delay, Task::Talk { talker: number });
         }
+    }
+    if world.check.view.is_some() {
+        unite(&mut world, usize::from(shards));
     }
     if faults.drain {
         let at = world.net.random.millis(30_000);
@@ -265,6 +275,36 @@ fn endpoints(world: &mut World, plan: &mut Random) {
     }
 }
 
+/// Clients of the view.
+fn unite(world: &mut World, shards: usize) {
+    let net = &mut world.net;
+    for _ in 0..net.random.between(1, 2) {
+        let index = world.clients.len();
+        let revision = (!net.random.chance(30)).then(|| *net.random.pick(&LEGACY));
+        world.clients.push(Client {
+            index,
+            revision,
+            conns: Vec::new(),
+            sessions: Vec::new(),
+            broken: Vec::new(),
+            acts: u32::try_from(net.random.between(5, 20)).unwrap(),
+            pause: *net.random.pick(&[30, 300, 3000, 15_000]),
+            conns_max: net.random.between(1, 4),
+            is_gone: false,
+            shards,
+            is_united: true,
+        });
+        let delay = net.random.millis(500);
+        net.after(delay, Task::Act { client: index });
+    }
+    if net.random.chance(50) {
+        let number = world.talkers.len();
+        world.talkers.push(Talker::new(number, shards, net).united());
+        let delay = net.random.millis(500);
+        net.after(delay, Task::Talk { talker: number });
+    }
+}
+
 /// Lives one world to its end.
 fn live(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Life {
     let mut world = build(seed, verbose, sabotage);
@@ -274,6 +314,7 @@ fn live(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Life {
     world.run(busy + Duration::from_secs(500));
     if world.check.violations.is_empty() {
         world.check.settled();
+        check_unions(&mut world);
     }
     for client in 0..world.clients.len() {
         world.clients[client].vanish(&mut world.net, &mut world.check);
@@ -309,6 +350,16 @@ fn live(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Life {
     life
 }
 
+/// What views know of requests that are over.
+fn check_unions(world: &mut World) {
+    for shard in 0..world.cores.len() {
+        let stale = world.cores[shard].shard.stale();
+        if stale != 0 {
+            world.check.violation(format!("shard {shard}: {stale} requests are not forgotten"));
+        }
+    }
+}
+
 /// All clients are gone and time has passed: nothing may be left of them.
 fn check_empty(world: &mut World) {
     for shard in 0..world.cores.len() {
@@ -323,9 +374,15 @@ fn check_empty(world: &mut World) {
             ("processes", now.processes),
             ("panics", now.panics),
         ];
+        let tables = world.cores[shard].shard.sizes();
+        let left = left.into_iter().chain(tables.map(|(name, len)| (name, len as u64)));
         let has_drained = world.check.faults.drain;
         for (name, count) in left {
-            if count != 0 && !(has_drained && name == "server_conns") {
+            // A shard that has ended is not told of time any more.
+            const LEFT: [&str; 4] =
+                ["server_conns", "table: unions", "table: callers", "table: questions"];
+            let may_stay = LEFT.contains(&name);
+            if count != 0 && !(has_drained && may_stay) {
                 world.check.violation(format!("shard {shard} still has {count} {name}"));
             }
         }
@@ -429,10 +486,14 @@ fn a_fault_costs_one_connection() {
             let panics: u64 = world.cores.iter().map(|core| core.shard.counters().panics).sum();
             for call in world.check.calls.iter().filter(|call| call.client != 0) {
                 let is_fine = call.fate == Fate::Answered || call.cancelled || call.may_be_unknown;
-                // Subscriptions have no answer, and not every question finds somebody to ask, nor
+                // Subscriptions have no answer, a stream may break off before it can be resumed,
+                // not every question finds somebody to ask, nor
                 // every server those who know no more than 2026-07-28.
-                let is_legacy = call.fate == Fate::Refused("legacy_server".to_owned());
-                let may_fail = is_legacy || matches!(call.what, Do::Listen | Do::Ask);
+                // Who goes on with a list of a view that it made up is told so.
+                let refusals = ["legacy_server", "unknown_cursor"];
+                let is_told = |why: &&str| call.fate == Fate::Refused((*why).to_owned());
+                let is_told = refusals.iter().any(is_told);
+                let may_fail = is_told || matches!(call.what, Do::Listen | Do::Ask | Do::Cut);
                 assert!(is_fine || may_fail, "seed {seed}: {call:?}");
             }
             faulty += u64::from(panics != 0);

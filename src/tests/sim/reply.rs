@@ -194,6 +194,13 @@ impl Client {
             Kind::Response | Kind::ErrorResponse if sent.what == What::Note => {}
             Kind::Response | Kind::ErrorResponse => {
                 check.answer(&sent.calls, bytes, &envelope);
+                let is_list = |call: &&usize| check.calls[**call].what == Do::Union;
+                let list = sent.calls.iter().find(is_list).filter(|_| sent.calls.len() == 1);
+                if let Some(next) = list.and_then(|call| check.listed(*call, bytes))
+                    && !self.is_gone
+                {
+                    self.go_on_listing(sent.session, next, net, check);
+                }
                 if let (What::Init, Some(session), Kind::Response) =
                     (sent.what, sent.session, envelope.kind)
                 {

@@ -2,6 +2,7 @@
 
 use crate::tests::sim::check::{Call, Do};
 use crate::tests::sim::random::Random;
+use crate::tests::sim::union::VIEW;
 
 /// Which server a path leads to, by its place in the catalog.
 pub(super) const SERVERS: [&str; 5] = ["own", "shared", "http", "named", "dead"];
@@ -19,7 +20,11 @@ pub(super) struct Frame {
 
 /// A request, in the pieces that it is sent in: the second waits for `100 Continue`.
 pub(super) fn http(frame: &Frame, body: &str, random: &mut Random) -> (Vec<u8>, Vec<u8>) {
-    let mut head = format!("{} /mcp/{} HTTP/1.1\r\nHost: ", frame.method, SERVERS[frame.server]);
+    let path = match frame.server {
+        VIEW => "/mcp".to_owned(),
+        server => format!("/mcp/{}", SERVERS[server]),
+    };
+    let mut head = format!("{} {path} HTTP/1.1\r\nHost: ", frame.method);
     let hosts: [&str; 3] = ["localhost", "localhost:8080", "127.0.0.1"];
     head += *random.pick(&hosts);
     head += "\r\nAccept: application/json, text/event-stream\r\n";
@@ -80,7 +85,8 @@ fn chunked(body: &str, random: &mut Random) -> Vec<u8> {
 
 /// The message of a call. `modern`: with the metadata of 2026-07-28.
 pub(super) fn message(call: &Call, tag: &str, modern: bool, random: &mut Random) -> String {
-    let (id, name) = (&call.id, call.what.name());
+    let id = &call.id;
+    let name = call.union.as_ref().map_or(call.what.name(), |asked| &asked.name);
     let mut meta = Vec::new();
     if modern {
         meta.push("\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"".to_owned());
@@ -93,6 +99,14 @@ pub(super) fn message(call: &Call, tag: &str, modern: bool, random: &mut Random)
         if meta.is_empty() { String::new() } else { format!(",\"_meta\":{{{}}}", meta.join(",")) };
     let (method, params) = match call.what {
         Do::List => ("tools/list", format!("{{\"cursor\":\"{tag}\"{meta}}}")),
+        Do::Union => {
+            let cursor = call.union.as_ref().and_then(|asked| asked.cursor.as_ref());
+            let cursor = cursor.map(|cursor| format!("\"cursor\":\"{cursor}\","));
+            let cursor = cursor.unwrap_or_default();
+            ("tools/list", format!("{{{cursor}\"x\":\"{tag}\"{meta}}}"))
+        }
+        Do::Task => ("tasks/get", format!("{{\"taskId\":\"t\",\"x\":\"{tag}\"{meta}}}")),
+        Do::Discover => ("server/discover", format!("{{\"x\":\"{tag}\"{meta}}}")),
         Do::Listen => ("subscriptions/listen", format!("{{\"notifications\":\"{tag}\"{meta}}}")),
         _ => {
             let padding = if random.chance(4) { random.between(1000, 90_000) } else { 0 };
@@ -112,11 +126,15 @@ pub(super) fn message(call: &Call, tag: &str, modern: bool, random: &mut Random)
 }
 
 /// The method and name headers of a modern call.
-pub(super) fn mirrored(what: Do) -> (String, String) {
-    match what {
-        Do::List => ("tools/list".to_owned(), String::new()),
+pub(super) fn mirrored(call: &Call) -> (String, String) {
+    match call.what {
+        Do::List | Do::Union => ("tools/list".to_owned(), String::new()),
         Do::Listen => ("subscriptions/listen".to_owned(), String::new()),
-        _ => ("tools/call".to_owned(), what.name().to_owned()),
+        Do::Discover => ("server/discover".to_owned(), String::new()),
+        what => {
+            let name = call.union.as_ref().map_or(what.name(), |asked| &asked.name);
+            ("tools/call".to_owned(), name.to_owned())
+        }
     }
 }
 

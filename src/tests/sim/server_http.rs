@@ -11,6 +11,7 @@ use crate::tests::sim::check::{LIMITS, Tag};
 use crate::tests::sim::job::{Place, Step, Stream, welcome};
 use crate::tests::sim::net::{End, LinkId, Task};
 use crate::tests::sim::server_stdio::{Tools, answered, job, raw, short};
+use crate::tests::sim::union::capabilities;
 
 #[derive(Debug)]
 struct Session {
@@ -291,7 +292,8 @@ impl Http {
         let entry = self.servers.get_mut(&server).unwrap();
         let version = envelope.protocol_version.map(|it| it.decode(body).into_owned());
         let version = String::from_utf8(version.unwrap_or_default()).unwrap();
-        let text = welcome(&raw(envelope.id, body), &version);
+        let capabilities = capabilities(tools.check, entry.has_sessions);
+        let text = welcome(&raw(envelope.id, body), &version, capabilities);
         let mut line = String::new();
         if entry.has_sessions {
             entry.sessions_count += 1;
@@ -357,7 +359,7 @@ impl Http {
             Place::Process(_) => false,
         };
         let Some(job) = tools.jobs.find(&raw(envelope.request_id, body), is_there) else { return };
-        tools.check.calls[tools.jobs.list[job].tag.call].withdrawn = true;
+        tools.check.withdrawn(tools.jobs.list[job].tag);
         let is_events =
             matches!(&tools.jobs.list[job].place, Place::Http(stream) if stream.is_events);
         if is_events && tools.net.random.chance(50) {

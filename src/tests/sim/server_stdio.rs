@@ -9,6 +9,7 @@ use crate::ids::ProcessId;
 use crate::tests::sim::check::{Check, Do, LIMITS, Tag};
 use crate::tests::sim::job::{Job, Jobs, Place, Step, error, script, welcome};
 use crate::tests::sim::net::{End, LinkId, Net, Task};
+use crate::tests::sim::union::{NOBODY, capabilities, own_result, own_steps};
 
 #[derive(Debug)]
 pub(super) struct Process {
@@ -150,16 +151,18 @@ impl Stdio {
                 }
                 let version = envelope.protocol_version.map(|it| it.decode(line).into_owned());
                 let version = String::from_utf8(version.unwrap_or_default()).unwrap();
-                self.say(process, &welcome(&id, &version), tools);
+                let capabilities = capabilities(tools.check, !entry.is_shared);
+                self.say(process, &welcome(&id, &version, capabilities), tools);
             }
             b"server/discover" => {
                 entry.is_modern = true;
                 match self.modern {
-                    0 => self.say(
-                        process,
-                        &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#),
-                        tools,
-                    ),
+                    0 => {
+                        let result = own_result(&method, None, tools.check);
+                        let result = result.unwrap_or_else(|| "{}".to_owned());
+                        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+                        self.say(process, &text, tools);
+                    }
                     1 => self.say(process, &error(&id, "what?"), tools),
                     _ => {}
                 }
@@ -172,7 +175,9 @@ impl Stdio {
                 );
             }
             // The gateway's own, to learn which arguments are mirrored in headers.
-            b"tools/list" if entry.is_modern && Tag::all(line).is_empty() => {
+            b"tools/list"
+                if entry.is_modern && Tag::all(line).is_empty() && tools.check.view.is_none() =>
+            {
                 let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"tools":[]}}}}"#);
                 self.say(process, &text, tools);
             }
@@ -201,8 +206,7 @@ impl Stdio {
         let is_there = |place: &Place| matches!(place, Place::Process(it) if *it == process);
         if let Some(job) = tools.jobs.find(&id, is_there) {
             tools.jobs.list[job].is_over = true;
-            let call = tools.jobs.list[job].tag.call;
-            tools.check.calls[call].withdrawn = true;
+            tools.check.withdrawn(tools.jobs.list[job].tag);
         }
     }
 
@@ -290,8 +294,9 @@ pub(super) fn job(
 ) -> Option<Job> {
     let method = envelope.method.map(|it| it.decode(bytes).into_owned()).unwrap_or_default();
     let what = match &*method {
-        b"tools/list" => Do::List,
+        b"tools/list" | b"server/discover" => Do::List,
         b"subscriptions/listen" => Do::Listen,
+        b"tasks/get" => Do::Task,
         b"tools/call" => {
             Do::parse(&envelope.name.map(|it| it.decode(bytes).into_owned()).unwrap_or_default())?
         }
@@ -301,22 +306,33 @@ pub(super) fn job(
             return None;
         }
     };
-    let Some(tag) = Tag::all(bytes).first().copied() else {
+    let cursor = envelope.cursor.map(|it| it.decode(bytes).into_owned());
+    let tag = Tag::all(bytes).first().copied();
+    let own = tag.is_none().then(|| own_result(&method, cursor.as_deref(), tools.check)).flatten();
+    let Some(tag) = tag.or(own.as_ref().map(|_| NOBODY)) else {
         tools.check.violation("a server got a call without a tag".to_owned());
         return None;
     };
-    tools.check.delivered(tag, what == Do::List);
+    if own.is_none() {
+        tools.check.delivered(tag, what == Do::List);
+    }
+    let steps = match own {
+        Some(_) => own_steps(tools.net, tools.check.faults),
+        None => script(what, tools.net),
+    };
     Some(Job {
         tag,
         what,
         id: raw(envelope.id, bytes),
         token: envelope.progress_token.map(|token| raw(Some(token), bytes)),
-        steps: script(what, tools.net),
+        steps,
         progress: 0,
         question: None,
-        was_refused: false,
+        // It does not know every task.
+        was_refused: what == Do::Task && tools.net.random.chance(50),
         is_over: false,
         place,
+        own,
     })
 }
 

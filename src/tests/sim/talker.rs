@@ -13,6 +13,7 @@ use crate::tests::sim::check::{Call, Check, Do, Fate, LIMITS, Tag};
 use crate::tests::sim::client::{IDS, LEGACY, pick};
 use crate::tests::sim::net::{End, LinkId, Near, Net, Peer, Task};
 use crate::tests::sim::request;
+use crate::tests::sim::union::{self, Asked, VIEW};
 
 /// Clients are numbered on behind those that speak HTTP.
 pub(super) const FIRST: usize = 100;
@@ -58,6 +59,11 @@ impl Talker {
         }
     }
 
+    /// The same, at the view.
+    pub(super) fn united(self) -> Self {
+        Self { server: VIEW, ..self }
+    }
+
     /// How long it is busy at most.
     pub(super) fn busy(&self) -> Duration {
         Duration::from_millis(u64::from(self.acts) * self.pause)
@@ -98,7 +104,7 @@ impl Talker {
                 self.say(&request::accept("1", &tag), net);
             }
             20..24 => net.write(link, b"\r\n"),
-            _ if is_open => self.call(net, check),
+            _ if is_open => self.call(None, net, check),
             _ => {}
         }
     }
@@ -119,14 +125,20 @@ impl Talker {
         }
     }
 
-    fn call(&mut self, net: &mut Net, check: &mut Check) {
+    fn call(&mut self, asked: Option<Asked>, net: &mut Net, check: &mut Check) {
         let what = match self.revision {
+            _ if asked.is_some() => Do::Union,
             None if net.random.chance(10) => Do::Listen,
+            None if self.server == VIEW && net.random.chance(10) => Do::Discover,
+            _ if self.server == VIEW => union::pick(net, check),
             _ => pick(net, check),
         };
-        let is_legacy_only = matches!(what, Do::Ask | Do::Forget);
+        let is_legacy_only = matches!(what, Do::Ask | Do::Forget | Do::Task);
         let what = if self.revision.is_none() && is_legacy_only { Do::Echo } else { what };
         let call = self.begin(what, net, check);
+        if asked.is_some() {
+            check.calls[call].union = asked;
+        }
         let tag = check.tag(call).text();
         let is_modern = self.revision.is_none();
         let text = request::message(&check.calls[call], &tag, is_modern, &mut net.random);
@@ -152,6 +164,8 @@ impl Talker {
         let token = free().filter(|token| *token != id);
         let token = token.unwrap_or_else(|| format!("\"t{number}\""));
         let has_token = net.random.chance(70) || matches!(what, Do::Flood | Do::Trickle);
+        let is_united = self.server == VIEW;
+        let union = is_united.then(|| union::asked(what, net, check));
         let call = check.begin(Call {
             client: self.index,
             session: self.talks,
@@ -165,6 +179,8 @@ impl Talker {
             deliveries: 0,
             withdrawn: false,
             answers: 0,
+            is_legacy: self.revision.is_some(),
+            union,
         });
         if let Some(talk) = &mut self.talk {
             talk.calls.push(call);
@@ -241,6 +257,11 @@ impl Talker {
                 if is_init && envelope.kind == Kind::Response {
                     talk.is_open = true;
                     self.say(request::INITIALIZED, net);
+                }
+                let is_list = |call: &usize| check.calls[*call].what == Do::Union;
+                let next = call.filter(is_list).and_then(|call| check.listed(call, bytes));
+                if next.is_some() {
+                    self.call(next, net, check);
                 }
             }
             Kind::Notification => check.notified(bytes, &envelope),

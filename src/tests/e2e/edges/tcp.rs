@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::http::Request;
 use super::rig::Dir;
 use super::rig::{Rig, call, demo, http, initialize, script};
 use crate::support::{PATIENCE, free_port};
@@ -365,6 +364,7 @@ fn namespaces_are_servers() {
     link.send(1, &envelope("system", LIST));
     let answer = link.response();
     assert!(answer.contains("demo__echo") && answer.contains("calc__echo"), "{answer}");
+    rig.check();
 }
 
 #[test]

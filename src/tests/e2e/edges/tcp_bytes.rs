@@ -199,7 +199,7 @@ fn the_exchange_of_the_router() {
 
 /// What is wrong once there was a negotiation, and does not end the connection.
 const NEGOTIATED: &str = r#"
-    C MAGIC 0001 0006 <len> | {"min_version":0,"max_version":9}
+    C MAGIC 0001 0006 <len> | {"min_version":0,"max_version":1}
     S MAGIC 0001 0007 <len> | {"agreed_version":1}
     C MAGIC 0001 0006 <len> | {"min_version":1,"max_version":1}
     S MAGIC 0001 0005 <len> | Version already negotiated
