@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use wire::binary::{Reason, StreamId, code};
 
 use super::servers::Servers;
 use crate::edges::http::{Event, Request, Wire};
 use crate::edges::lines::Talk;
+use crate::edges::link::{Peer, Told};
 use crate::edges::rig::metric;
 use crate::edges::ws::{Came, Socket};
 use crate::support::{PATIENCE, until};
@@ -427,6 +429,48 @@ impl Client for WebSocket {
     fn leave(mut self: Box<Self>) {
         self.socket.close(1000);
         assert_eq!(self.socket.end(), Some(1000));
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        metric(self.admin, name)
+    }
+}
+
+/// The TCP binary protocol, version 2: a stream of a link.
+pub(super) struct Tcp {
+    admin: SocketAddr,
+    peer: Peer,
+    stream: StreamId,
+}
+
+impl Tcp {
+    pub(super) fn connect(servers: &Servers, server: &str) -> Box<dyn Client> {
+        let mut peer = Peer::new(servers.tcp_port);
+        let stream = peer.open(server);
+        Box::new(Self { admin: servers.rig.gateway.admin, peer, stream })
+    }
+}
+
+impl Client for Tcp {
+    fn send(&mut self, message: &str) {
+        self.peer.send(self.stream, message);
+        // The rest of a large one goes when the gateway has room for it.
+        assert!(self.peer.flush());
+    }
+
+    fn receive(&mut self) -> Option<String> {
+        match self.peer.next() {
+            Told::Message(stream, text) if stream == self.stream => Some(text),
+            Told::Closed(..) | Told::Ended(..) | Told::Lost => None,
+            told => panic!("{told:?}"),
+        }
+    }
+
+    fn leave(mut self: Box<Self>) {
+        self.peer.link.close(self.stream, Reason::DONE, "");
+        self.peer.link.end(code::DONE, "");
+        self.peer.flush();
+        assert_eq!(self.peer.next(), Told::Lost);
     }
 
     fn metric(&self, name: &str) -> u64 {

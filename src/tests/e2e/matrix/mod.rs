@@ -16,7 +16,7 @@ mod talker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use clients::{Client, LegacyHttp, Lines, ModernHttp, Sse, WebSocket};
+use clients::{Client, LegacyHttp, Lines, ModernHttp, Sse, Tcp, WebSocket};
 use script::{Cell, STEPS, Step};
 use serde_json::json;
 use servers::{SERVERS, Server, Servers};
@@ -131,6 +131,8 @@ static WEBSOCKET: Kind =
     Kind { name: "WebSocket", revision: NEWEST_LEGACY, connect: WebSocket::connect };
 static MODERN_WEBSOCKET: Kind =
     Kind { name: "WebSocket, modern", revision: MODERN, connect: WebSocket::connect };
+static TCP: Kind = Kind { name: "TCP", revision: NEWEST_LEGACY, connect: Tcp::connect };
+static MODERN_TCP: Kind = Kind { name: "TCP, modern", revision: MODERN, connect: Tcp::connect };
 static STDIO: Kind = Kind { name: "stdio", revision: NEWEST_LEGACY, connect: Lines::connect };
 static MODERN_STDIO: Kind =
     Kind { name: "stdio, modern", revision: MODERN, connect: Lines::connect };
@@ -166,6 +168,16 @@ fn modern_websocket_clients_have_everything_with_every_server() {
 }
 
 #[test]
+fn tcp_clients_have_everything_with_every_server() {
+    check(&TCP);
+}
+
+#[test]
+fn modern_tcp_clients_have_everything_with_every_server() {
+    check(&MODERN_TCP);
+}
+
+#[test]
 fn stdio_clients_have_everything_with_every_server() {
     check(&STDIO);
 }
@@ -179,9 +191,8 @@ fn modern_stdio_clients_have_everything_with_every_server() {
 #[test]
 fn a_legacy_server_has_nothing_for_modern_clients_and_everything_for_others() {
     let servers = Servers::start();
-    for kind in
-        [&HTTP, &MODERN_HTTP, &NEWER_SSE, &WEBSOCKET, &MODERN_WEBSOCKET, &STDIO, &MODERN_STDIO]
-    {
+    let modern = [&MODERN_HTTP, &MODERN_WEBSOCKET, &MODERN_TCP, &MODERN_STDIO];
+    for kind in [&HTTP, &NEWER_SSE, &WEBSOCKET, &TCP, &STDIO].into_iter().chain(modern) {
         for server in SERVERS {
             let cell = format!("{} × {}", kind.name, server.name);
             let is_fine = catch_unwind(AssertUnwindSafe(|| {

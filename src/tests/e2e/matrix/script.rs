@@ -339,6 +339,9 @@ fn death(cell: &mut Cell<'_>) {
         talker.said("notifications/progress");
     }
     cell.servers.kill(cell.server);
+    if cell.server.may_resume() {
+        cell.servers.revive();
+    }
     let is_passed_on = cell.kind.is_passed_on(cell.server);
     for talker in cell.both() {
         if is_passed_on {

@@ -27,6 +27,16 @@ pub(super) enum Place {
     Far(fn(&str, &str) -> String),
 }
 
+const TCP: &str = "tcp";
+
+impl Server {
+    /// Whether what is in flight outlives the connection, so that nobody is told of a death before
+    /// the server is back and has forgotten it.
+    pub(super) fn may_resume(&self) -> bool {
+        self.name == TCP
+    }
+}
+
 pub(super) const SERVERS: &[Server] = &[
     Server { name: "stdio", place: Place::Child },
     Server {
@@ -43,6 +53,7 @@ pub(super) const SERVERS: &[Server] = &[
         name: "websocket",
         place: Place::Far(|addr, name| format!("url = \"ws://{addr}/mcp/{name}\"")),
     },
+    Server { name: TCP, place: Place::Far(|addr, name| format!("url = \"tcp://{addr}/{name}\"")) },
 ];
 
 /// A server in shell that knows `initialize` and calls, and nothing of the modern era.
@@ -64,6 +75,8 @@ pub(super) struct Servers {
     /// The other gateway, unless it is dead.
     far: Option<Rig>,
     far_port: u16,
+    /// Where the gateway under test speaks the TCP binary protocol.
+    pub(super) tcp_port: u16,
 }
 
 impl Servers {
@@ -78,7 +91,8 @@ impl Servers {
         let demo =
             dir.write("demo.sh", &format!("echo $$ >> {pids:?}\nexec {program:?} demo-server\n"));
         let addr = format!("127.0.0.1:{far_port}");
-        let mut config = String::new();
+        let tcp_port = free_port();
+        let mut config = format!("listen.tcp = \"127.0.0.1:{tcp_port}\"\n");
         for Server { name, place } in SERVERS {
             let (new, old) = match place {
                 Place::Child => (
@@ -89,7 +103,7 @@ impl Servers {
             };
             config += &format!("[servers.{name}]\n{new}\n[servers.{name}-old]\n{old}\n");
         }
-        Self { rig: Rig::with(dir, &config, |_| {}), far: Some(far), far_port }
+        Self { rig: Rig::with(dir, &config, |_| {}), far: Some(far), far_port, tcp_port }
     }
 
     /// The path of a file that nobody has used.
@@ -152,8 +166,12 @@ impl Servers {
 fn start_far(port: u16) -> Rig {
     let dir = Dir::new();
     let script = dir.write("old.sh", LEGACY_ONLY);
-    let config = format!("{}[servers.old]\ncommand = [\"/bin/sh\", {script:?}]\n", demo());
+    let addr = format!("127.0.0.1:{port}");
+    let config = format!(
+        "listen.tcp = {addr:?}\n{}[servers.old]\ncommand = [\"/bin/sh\", {script:?}]\n",
+        demo()
+    );
     Rig::with(dir, &config, |command| {
-        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["--listen", &addr]);
     })
 }
