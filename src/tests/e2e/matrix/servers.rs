@@ -30,6 +30,11 @@ pub(super) enum Place {
 const TCP: &str = "tcp";
 
 impl Server {
+    /// Whether it is behind the other gateway.
+    pub(super) fn is_far(&self) -> bool {
+        matches!(self.place, Place::Far(_))
+    }
+
     /// Whether what is in flight outlives the connection, so that nobody is told of a death before
     /// the server is back and has forgotten it.
     pub(super) fn may_resume(&self) -> bool {
@@ -80,7 +85,17 @@ pub(super) struct Servers {
 }
 
 impl Servers {
+    /// Each by its own name.
     pub(super) fn start() -> Self {
+        Self::with(false)
+    }
+
+    /// All of them as one as well. There are no servers of one era then.
+    pub(super) fn united() -> Self {
+        Self::with(true)
+    }
+
+    fn with(is_united: bool) -> Self {
         let far_port = free_port();
         let far = start_far(far_port);
         let dir = Dir::new();
@@ -99,9 +114,15 @@ impl Servers {
                     format!("command = [\"/bin/sh\", {demo:?}]"),
                     format!("command = [\"/bin/sh\", {script:?}]"),
                 ),
-                Place::Far(config) => (config(&addr, "demo"), config(&addr, "old")),
+                Place::Far(config) => (config(&addr, name), config(&addr, "old")),
             };
-            config += &format!("[servers.{name}]\n{new}\n[servers.{name}-old]\n{old}\n");
+            config += &format!("[servers.{name}]\n{new}\n");
+            if !is_united {
+                config += &format!("[servers.{name}-old]\n{old}\n");
+            }
+        }
+        if is_united {
+            config += "[federation]\npage = 4\n";
         }
         Self { rig: Rig::with(dir, &config, |_| {}), far: Some(far), far_port, tcp_port }
     }
@@ -167,10 +188,12 @@ fn start_far(port: u16) -> Rig {
     let dir = Dir::new();
     let script = dir.write("old.sh", LEGACY_ONLY);
     let addr = format!("127.0.0.1:{port}");
-    let config = format!(
-        "listen.tcp = {addr:?}\n{}[servers.old]\ncommand = [\"/bin/sh\", {script:?}]\n",
-        demo()
-    );
+    let mut config = format!("listen.tcp = {addr:?}\n");
+    // For each transport one of its own: what changes in one does not in the others.
+    for server in SERVERS.iter().filter(|server| server.is_far()) {
+        config += &demo().replace("servers.demo", &format!("servers.{}", server.name));
+    }
+    config += &format!("[servers.old]\ncommand = [\"/bin/sh\", {script:?}]\n");
     Rig::with(dir, &config, |command| {
         command.args(["--listen", &addr]);
     })
