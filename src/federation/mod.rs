@@ -271,7 +271,7 @@ impl Union {
     }
 
     /// Bytes of all its lists.
-    pub fn len(&self) -> usize {
+    pub fn lists_len(&self) -> usize {
         let lists = self.members.iter().flat_map(|member| &member.lists);
         lists.map(|list| list.len.0 + list.len.1).sum()
     }

@@ -146,7 +146,7 @@ impl Shard {
         let page = result.and_then(|result| read_page(kind, result));
         let Some(mut page) = page else { return self.list_done(union, (index, kind), None, now) };
         let Some(entry) = self.unions.get_mut(union) else { return };
-        let before = entry.len();
+        let before = entry.lists_len();
         let is_long = limits::UNION_LEN_MAX < before + page.len
             || (limits::LISTED_LEN_MAX as u64) < self.counters.listed + page.len as u64;
         let count: usize = entry.members.iter().map(MemberState::len_read).sum();

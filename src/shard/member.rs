@@ -594,7 +594,7 @@ impl Shard {
     /// Forgets a union, and ends the sessions with its members.
     pub(super) fn union_end(&mut self, union: UnionKey, now: Instant) {
         let Some(entry) = self.unions.remove(union) else { return };
-        self.counters.listed -= entry.len() as u64;
+        self.counters.listed -= entry.lists_len() as u64;
         if let Owner::Callers(meta) = entry.owner {
             self.callers.remove(&(entry.view, meta));
         }

@@ -83,7 +83,7 @@ impl Shard {
     }
 
     /// The other shard that must serve a request: the one that has its session or, if one child
-    /// process serves everybody, the one that has the process.
+    /// process serves everybody, the one that has the process. A view with such a server is like it.
     pub(super) fn owner_of(
         &self,
         head: &RequestHead<'_, '_>,
@@ -96,9 +96,13 @@ impl Shard {
             Some(id) => SessionId::parse(id)?.owner(self.identity.shards),
             None => {
                 let server = server?;
-                let isolation = self.upkeep(server)?.isolation;
-                if !is_modern && isolation == Isolation::Session {
-                    return None;
+                let members = self.view(server).filter(|_| is_modern);
+                let members = members.iter().flat_map(|view| &view.members);
+                if !members.map(|it| it.server).any(|member| self.upkeep(member).is_some()) {
+                    let isolation = self.upkeep(server)?.isolation;
+                    if !is_modern && isolation == Isolation::Session {
+                        return None;
+                    }
                 }
                 ShardId(server.0 % self.identity.shards.max(1))
             }

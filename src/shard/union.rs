@@ -145,7 +145,13 @@ impl Shard {
         let method = incoming.envelope.method.map(|text| text.decode(incoming.bytes()));
         let method = method.unwrap_or_default();
         let step = match &*method {
-            b"initialize" if incoming.era == Era::Legacy => self.union_opens(stand, now),
+            b"initialize" if incoming.era == Era::Legacy => {
+                match incoming.envelope.protocol_version {
+                    Some(_) => self.union_opens(stand, now),
+                    // No member would take it, and a session with none of them helps nobody.
+                    None => Step::Refuse(Refusal::Version),
+                }
+            }
             b"server/discover" if incoming.era == Era::Modern => self.union_opens(stand, now),
             b"ping" if incoming.era == Era::Legacy => Step::Answer(b"{}".to_vec()),
             b"logging/setLevel" if incoming.era == Era::Legacy => {

@@ -1,7 +1,7 @@
 //! The edges of the gateway: what hostile, broken, slow and dying peers meet.
 
 pub(crate) mod http;
-mod link;
+pub(crate) mod link;
 pub(crate) mod lines;
 mod recorder;
 pub(crate) mod rig;

@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use wire::binary::{Reason, StreamId, code};
 
 use super::servers::Servers;
 use crate::edges::http::{Event, Request, Wire};
 use crate::edges::lines::Talk;
+use crate::edges::link::{Peer, Told};
 use crate::edges::rig::metric;
 use crate::edges::ws::{Came, Socket};
 use crate::support::{PATIENCE, until};
@@ -34,6 +36,13 @@ pub(super) trait Client {
     /// Gives up the request with this id.
     fn cancel(&mut self, id: &str) {
         self.send(&cancellation(id));
+    }
+
+    /// Nothing comes any more, except that lists have changed: of servers that have come back.
+    fn until_the_end(&mut self) {
+        while let Some(message) = self.receive() {
+            assert!(message.contains("list_changed"), "{message}");
+        }
     }
 
     /// Leaves as clients of this transport do; the gateway has to take it well.
@@ -136,13 +145,13 @@ pub(super) struct LegacyHttp {
 }
 
 impl LegacyHttp {
-    pub(super) fn connect(servers: &Servers, server: &str) -> Box<dyn Client> {
+    pub(super) fn connect(servers: &Servers, path: &str) -> Box<dyn Client> {
         let addr = servers.rig.gateway.addr;
         let connections = Connections::default();
         Box::new(Self {
             addr,
             admin: servers.rig.gateway.admin,
-            path: format!("/mcp/{server}"),
+            path: format!("/mcp{path}"),
             session: String::new(),
             inbox: Inbox::new(),
             wire: connections.open(addr).unwrap().1,
@@ -248,7 +257,7 @@ impl Client for LegacyHttp {
     fn leave(mut self: Box<Self>) {
         let delete = Request::new("DELETE", &self.path).session(&self.session);
         assert_eq!(self.wire.ask(&delete).status(), 200);
-        assert_eq!(self.receive(), None);
+        self.until_the_end();
     }
 
     fn metric(&self, name: &str) -> u64 {
@@ -274,11 +283,11 @@ pub(super) struct ModernHttp {
 }
 
 impl ModernHttp {
-    pub(super) fn connect(servers: &Servers, server: &str) -> Box<dyn Client> {
+    pub(super) fn connect(servers: &Servers, path: &str) -> Box<dyn Client> {
         Box::new(Self {
             addr: servers.rig.gateway.addr,
             admin: servers.rig.gateway.admin,
-            path: format!("/mcp/{server}"),
+            path: format!("/mcp{path}"),
             inbox: Inbox::new(),
             connections: Connections::default(),
             of_requests: HashMap::new(),
@@ -346,10 +355,10 @@ pub(super) struct Sse {
 }
 
 impl Sse {
-    pub(super) fn connect(servers: &Servers, server: &str) -> Box<dyn Client> {
+    pub(super) fn connect(servers: &Servers, path: &str) -> Box<dyn Client> {
         let connections = Connections::default();
         let (_, mut stream) = connections.open(servers.rig.gateway.addr).unwrap();
-        stream.send(Request::get(&format!("/sse/{server}")).bytes());
+        stream.send(Request::get(&format!("/sse{path}")).bytes());
         let head = stream.head();
         assert_eq!(head.status(), 200, "{head:?}");
         let endpoint = stream.event().unwrap();
@@ -403,8 +412,8 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    pub(super) fn connect(servers: &Servers, server: &str) -> Box<dyn Client> {
-        let socket = Socket::open(servers.rig.gateway.addr, &format!("/mcp/{server}"));
+    pub(super) fn connect(servers: &Servers, path: &str) -> Box<dyn Client> {
+        let socket = Socket::open(servers.rig.gateway.addr, &format!("/mcp{path}"));
         Box::new(Self { admin: servers.rig.gateway.admin, socket })
     }
 }
@@ -434,6 +443,48 @@ impl Client for WebSocket {
     }
 }
 
+/// The TCP binary protocol, version 2: a stream of a link.
+pub(super) struct Tcp {
+    admin: SocketAddr,
+    peer: Peer,
+    stream: StreamId,
+}
+
+impl Tcp {
+    pub(super) fn connect(servers: &Servers, path: &str) -> Box<dyn Client> {
+        let mut peer = Peer::new(servers.tcp_port);
+        let stream = peer.open(path.trim_start_matches('/'));
+        Box::new(Self { admin: servers.rig.gateway.admin, peer, stream })
+    }
+}
+
+impl Client for Tcp {
+    fn send(&mut self, message: &str) {
+        self.peer.send(self.stream, message);
+        // The rest of a large one goes when the gateway has room for it.
+        assert!(self.peer.flush());
+    }
+
+    fn receive(&mut self) -> Option<String> {
+        match self.peer.next() {
+            Told::Message(stream, text) if stream == self.stream => Some(text),
+            Told::Closed(..) | Told::Ended(..) | Told::Lost => None,
+            told => panic!("{told:?}"),
+        }
+    }
+
+    fn leave(mut self: Box<Self>) {
+        self.peer.link.close(self.stream, Reason::DONE, "");
+        self.peer.link.end(code::DONE, "");
+        self.peer.flush();
+        self.until_the_end();
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        metric(self.admin, name)
+    }
+}
+
 /// Lines on the standard streams of `mcp-gateway stdio`, which is a gateway for this client alone.
 pub(super) struct Lines {
     child: Child,
@@ -442,10 +493,13 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn connect(servers: &Servers, server: &str) -> Box<dyn Client> {
+    pub(super) fn connect(servers: &Servers, path: &str) -> Box<dyn Client> {
         let log = servers.next_file("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-gateway"));
-        command.args(["stdio", "--server", server, "--admin", "127.0.0.1:0", "--log", "json"]);
+        command.args(["stdio", "--admin", "127.0.0.1:0", "--log", "json"]);
+        if let Some(server) = path.strip_prefix('/') {
+            command.args(["--server", server]);
+        }
         command.arg("--config").arg(servers.rig.dir.join("gateway.toml"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
@@ -475,7 +529,7 @@ impl Client for Lines {
 
     fn leave(mut self: Box<Self>) {
         self.talk.finish();
-        assert_eq!(self.receive(), None);
+        self.until_the_end();
         let status = until("the end of the gateway", || self.child.try_wait().unwrap());
         assert!(status.success(), "{status}");
     }

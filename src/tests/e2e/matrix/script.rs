@@ -1,10 +1,12 @@
 //! What two clients live through in every cell, step by step. Every message that comes is one
 //! that is waited for: one too many fails the step that meets it.
 
+use std::slice;
+
 use serde_json::{Value, json};
 
 use super::Kind;
-use super::servers::{Place, Server, Servers};
+use super::servers::{SERVERS, Server, Servers};
 use super::talker::{Talker, text};
 use crate::support::until;
 
@@ -51,6 +53,8 @@ const IDS: [&str; 8] = [
 pub(super) struct Cell<'a> {
     kind: &'static Kind,
     server: &'static Server,
+    /// Whether the clients have all servers as one, and call the tools of this one.
+    is_united: bool,
     pub(super) servers: &'a mut Servers,
     left: Talker,
     right: Talker,
@@ -64,11 +68,26 @@ impl<'a> Cell<'a> {
     ) -> Self {
         let left = Talker::connect(kind, servers, server.name);
         let right = Talker::connect(kind, servers, server.name);
-        Self { kind, server, servers, left, right }
+        Self { kind, server, is_united: false, servers, left, right }
+    }
+
+    pub(super) fn united(
+        kind: &'static Kind,
+        server: &'static Server,
+        servers: &'a mut Servers,
+    ) -> Self {
+        let left = Talker::united(kind, servers, server.name);
+        let right = Talker::united(kind, servers, server.name);
+        Self { kind, server, is_united: true, servers, left, right }
     }
 
     pub(super) fn both(&mut self) -> [&mut Talker; 2] {
         [&mut self.left, &mut self.right]
+    }
+
+    /// The servers that the clients have.
+    pub(super) fn reached(&self) -> &'static [Server] {
+        if self.is_united { SERVERS } else { slice::from_ref(self.server) }
     }
 
     pub(super) fn leave(self) {
@@ -79,14 +98,15 @@ impl<'a> Cell<'a> {
     /// Exchanges in flight at the gateway of the left client, and those that were cancelled at the
     /// gateway that is its server, if one is.
     fn exchanges(&self) -> (u64, Option<u64>) {
-        let far = matches!(self.server.place, Place::Far(_));
+        let far = self.is_united || self.server.is_far();
         let cancelled = || self.servers.far_metric("mcp_exchanges_cancelled_total ");
         (self.left.client.metric("mcp_exchanges_in_flight "), far.then(cancelled))
     }
 
-    /// Waits until what was begun since `before` was cancelled everywhere.
-    fn until_cancelled(&self, before: (u64, Option<u64>)) {
-        let expected = (before.0, before.1.map(|cancelled| cancelled + 1));
+    /// Waits until what was begun since `before` with these servers was cancelled everywhere.
+    fn until_cancelled(&self, before: (u64, Option<u64>), servers: &[Server]) {
+        let far = servers.iter().map(|server| u64::from(server.is_far())).sum::<u64>();
+        let expected = (before.0, before.1.map(|cancelled| cancelled + far));
         until("a cancellation at every gateway", || (self.exchanges() == expected).then_some(()));
     }
 }
@@ -108,20 +128,25 @@ fn ids(talker: &mut Talker) {
 }
 
 fn lists(talker: &mut Talker) {
-    let tools = talker.ask("1", "tools/list", json!({}));
-    let tools = tools["result"]["tools"].as_array().unwrap();
-    assert!(tools.iter().any(|tool| tool["name"] == "echo"), "{tools:?}");
-    let (mut params, mut pages, mut resources) = (json!({}), 0, Vec::new());
+    let (echo, (_, tools)) = (talker.tool("echo"), pages(talker, "tools"));
+    assert_eq!(tools.iter().filter(|tool| tool["name"] == *echo).count(), 1, "{tools:?}");
+    let (count, resources) = pages(talker, "resources");
+    assert_eq!((count, resources.len()), (2, 6));
+    let unknown = talker.ask("2", "resources/list", json!({"cursor": "unknown"}));
+    assert_eq!(unknown["error"]["code"], -32602, "{unknown}");
+}
+
+/// How many pages a list has, and what is on them.
+fn pages(talker: &mut Talker, list: &str) -> (usize, Vec<Value>) {
+    let (mut params, mut count, mut entries) = (json!({}), 0, Vec::new());
     while !params.is_null() {
-        let page = talker.ask("\"page\"", "resources/list", params);
-        resources.extend(page["result"]["resources"].as_array().unwrap().clone());
-        pages += 1;
+        let page = talker.ask("\"page\"", &format!("{list}/list"), params);
+        entries.extend(page["result"][list].as_array().unwrap().clone());
+        count += 1;
         let cursor = &page["result"]["nextCursor"];
         params = if cursor.is_null() { Value::Null } else { json!({ "cursor": cursor }) };
     }
-    assert_eq!((pages, resources.len()), (2, 6));
-    let unknown = talker.ask("2", "resources/list", json!({"cursor": "unknown"}));
-    assert_eq!(unknown["error"]["code"], -32602, "{unknown}");
+    (count, entries)
 }
 
 fn call(talker: &mut Talker) {
@@ -135,7 +160,7 @@ fn log(cell: &mut Cell<'_>) {
     let is_modern = cell.kind.is_modern();
     for talker in cell.both() {
         let arguments = json!({"level": "info", "message": "heard"});
-        let mut params = json!({ "name": "log", "arguments": arguments });
+        let mut params = json!({ "name": talker.tool("log"), "arguments": arguments });
         if is_modern {
             params["_meta"]["io.modelcontextprotocol/logLevel"] = json!("info");
         } else {
@@ -169,7 +194,7 @@ fn progress(cell: &mut Cell<'_>) {
 /// Calls a tool that reports progress.
 fn start_progress(talker: &mut Talker, id: &str, token: &Value, arguments: Value) {
     let meta = json!({ "progressToken": token });
-    let params = json!({ "name": "progress", "arguments": arguments, "_meta": meta });
+    let params = json!({ "name": talker.tool("progress"), "arguments": arguments, "_meta": meta });
     talker.send(id, "tools/call", params);
 }
 
@@ -213,7 +238,7 @@ fn questions(
     for (name, talker) in [("left", 0), ("right", 1)].into_iter().rev() {
         let (question, talker) = (&questions[talker], &mut *cell.both()[talker]);
         if is_modern {
-            let mut params = json!({ "name": tool, "arguments": arguments });
+            let mut params = json!({ "name": talker.tool(tool), "arguments": arguments });
             params["inputResponses"][key] = result(name);
             if let Some(state) = question.get("requestState") {
                 params["requestState"] = state.clone();
@@ -272,7 +297,7 @@ fn notifications(cell: &mut Cell<'_>) {
         }
         if is_modern {
             talker.client.cancel("\"sub\"");
-            cell.until_cancelled(before);
+            cell.until_cancelled(before, cell.reached());
         } else {
             let answer = talker.ask("3", "resources/unsubscribe", json!({ "uri": COUNTER }));
             assert_eq!(answer["result"], json!({}), "{answer}");
@@ -294,7 +319,7 @@ fn cancellation(cell: &mut Cell<'_>) {
     cell.left.client.cancel("1");
     cell.right.said("notifications/progress");
     assert_eq!(text(&cell.right.answer("1")), "Took 2 steps.");
-    cell.until_cancelled(before);
+    cell.until_cancelled(before, slice::from_ref(cell.server));
     // No answer to it: this is the next message.
     assert_eq!(text(&cell.left.call("2", "echo", &json!({"text": "next"}))), "next");
 }
@@ -339,6 +364,12 @@ fn death(cell: &mut Cell<'_>) {
         talker.said("notifications/progress");
     }
     cell.servers.kill(cell.server);
+    if cell.is_united {
+        return death_of_one(cell);
+    }
+    if cell.server.may_resume() {
+        cell.servers.revive();
+    }
     let is_passed_on = cell.kind.is_passed_on(cell.server);
     for talker in cell.both() {
         if is_passed_on {
@@ -351,5 +382,38 @@ fn death(cell: &mut Cell<'_>) {
     cell.servers.revive();
     for talker in cell.both() {
         assert_eq!(text(&talker.call("1", "echo", &json!({"text": "again"}))), "again");
+    }
+}
+
+/// The others go on, and the dead one is there again by and by.
+fn death_of_one(cell: &mut Cell<'_>) {
+    let server = cell.server;
+    let mortal = |talker: &mut Talker| {
+        let answer = talker.answer_among_changes("\"mortal\"");
+        assert_eq!(answer["error"]["data"]["gateway"], "server_died", "{answer}");
+    };
+    for talker in cell.both() {
+        if !server.may_resume() {
+            mortal(talker);
+        }
+        // What is far dies with the others that are.
+        let other = SERVERS.iter().find(|it| it.is_far() != server.is_far()).unwrap();
+        talker.turn_to(other.name);
+        talker.send_call("\"other\"", "echo", &json!({"text": "on"}));
+        assert_eq!(text(&talker.answer_among_changes("\"other\"")), "on");
+    }
+    cell.servers.revive();
+    for talker in cell.both() {
+        if server.may_resume() {
+            mortal(talker);
+        }
+        for server in SERVERS {
+            talker.turn_to(server.name);
+            until("a server that is there again", || {
+                talker.send_call("1", "echo", &json!({"text": "again"}));
+                let answer = talker.answer_among_changes("1");
+                (answer["result"]["content"][0]["text"] == "again").then_some(())
+            });
+        }
     }
 }

@@ -27,6 +27,21 @@ pub(super) enum Place {
     Far(fn(&str, &str) -> String),
 }
 
+const TCP: &str = "tcp";
+
+impl Server {
+    /// Whether it is behind the other gateway.
+    pub(super) fn is_far(&self) -> bool {
+        matches!(self.place, Place::Far(_))
+    }
+
+    /// Whether what is in flight outlives the connection, so that nobody is told of a death before
+    /// the server is back and has forgotten it.
+    pub(super) fn may_resume(&self) -> bool {
+        self.name == TCP
+    }
+}
+
 pub(super) const SERVERS: &[Server] = &[
     Server { name: "stdio", place: Place::Child },
     Server {
@@ -43,6 +58,7 @@ pub(super) const SERVERS: &[Server] = &[
         name: "websocket",
         place: Place::Far(|addr, name| format!("url = \"ws://{addr}/mcp/{name}\"")),
     },
+    Server { name: TCP, place: Place::Far(|addr, name| format!("url = \"tcp://{addr}/{name}\"")) },
 ];
 
 /// A server in shell that knows `initialize` and calls, and nothing of the modern era.
@@ -64,10 +80,22 @@ pub(super) struct Servers {
     /// The other gateway, unless it is dead.
     far: Option<Rig>,
     far_port: u16,
+    /// Where the gateway under test speaks the TCP binary protocol.
+    pub(super) tcp_port: u16,
 }
 
 impl Servers {
+    /// Each by its own name.
     pub(super) fn start() -> Self {
+        Self::with(false)
+    }
+
+    /// All of them as one as well. There are no servers of one era then.
+    pub(super) fn united() -> Self {
+        Self::with(true)
+    }
+
+    fn with(is_united: bool) -> Self {
         let far_port = free_port();
         let far = start_far(far_port);
         let dir = Dir::new();
@@ -78,18 +106,25 @@ impl Servers {
         let demo =
             dir.write("demo.sh", &format!("echo $$ >> {pids:?}\nexec {program:?} demo-server\n"));
         let addr = format!("127.0.0.1:{far_port}");
-        let mut config = String::new();
+        let tcp_port = free_port();
+        let mut config = format!("listen.tcp = \"127.0.0.1:{tcp_port}\"\n");
         for Server { name, place } in SERVERS {
             let (new, old) = match place {
                 Place::Child => (
                     format!("command = [\"/bin/sh\", {demo:?}]"),
                     format!("command = [\"/bin/sh\", {script:?}]"),
                 ),
-                Place::Far(config) => (config(&addr, "demo"), config(&addr, "old")),
+                Place::Far(config) => (config(&addr, name), config(&addr, "old")),
             };
-            config += &format!("[servers.{name}]\n{new}\n[servers.{name}-old]\n{old}\n");
+            config += &format!("[servers.{name}]\n{new}\n");
+            if !is_united {
+                config += &format!("[servers.{name}-old]\n{old}\n");
+            }
         }
-        Self { rig: Rig::with(dir, &config, |_| {}), far: Some(far), far_port }
+        if is_united {
+            config += "[federation]\npage = 4\n";
+        }
+        Self { rig: Rig::with(dir, &config, |_| {}), far: Some(far), far_port, tcp_port }
     }
 
     /// The path of a file that nobody has used.
@@ -152,8 +187,14 @@ impl Servers {
 fn start_far(port: u16) -> Rig {
     let dir = Dir::new();
     let script = dir.write("old.sh", LEGACY_ONLY);
-    let config = format!("{}[servers.old]\ncommand = [\"/bin/sh\", {script:?}]\n", demo());
+    let addr = format!("127.0.0.1:{port}");
+    let mut config = format!("listen.tcp = {addr:?}\n");
+    // For each transport one of its own: what changes in one does not in the others.
+    for server in SERVERS.iter().filter(|server| server.is_far()) {
+        config += &demo().replace("servers.demo", &format!("servers.{}", server.name));
+    }
+    config += &format!("[servers.old]\ncommand = [\"/bin/sh\", {script:?}]\n");
     Rig::with(dir, &config, |command| {
-        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["--listen", &addr]);
     })
 }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::clients::Client;
-use super::servers::Servers;
+use super::servers::{SERVERS, Servers};
 use super::{Kind, MODERN};
 
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -13,11 +13,33 @@ const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 pub(super) struct Talker {
     pub(super) client: Box<dyn Client>,
     kind: &'static Kind,
+    /// What stands before the names of tools.
+    prefix: String,
 }
 
 impl Talker {
     pub(super) fn connect(kind: &'static Kind, servers: &Servers, server: &str) -> Self {
-        Self { client: (kind.connect)(servers, server), kind }
+        let client = (kind.connect)(servers, &format!("/{server}"));
+        Self { client, kind, prefix: String::new() }
+    }
+
+    /// A client of all servers as one, that calls the tools of this one.
+    pub(super) fn united(kind: &'static Kind, servers: &Servers, server: &str) -> Self {
+        Self { client: (kind.connect)(servers, ""), kind, prefix: format!("{server}__") }
+    }
+
+    /// What a tool of the server is called here.
+    pub(super) fn tool(&self, name: &str) -> String {
+        match (&*self.prefix, name) {
+            // Every server has the same resources: that of the first one counts.
+            (prefix, "bump") if !prefix.is_empty() => format!("{}__bump", SERVERS[0].name),
+            (prefix, name) => format!("{prefix}{name}"),
+        }
+    }
+
+    /// Calls the tools of another server from now on.
+    pub(super) fn turn_to(&mut self, server: &str) {
+        self.prefix = format!("{server}__");
     }
 
     /// Opens a session, or asks who is there.
@@ -59,7 +81,7 @@ impl Talker {
 
     /// Sends a call of a tool.
     pub(super) fn send_call(&mut self, id: &str, tool: &str, arguments: &Value) {
-        self.send(id, "tools/call", json!({ "name": tool, "arguments": arguments }));
+        self.send(id, "tools/call", json!({ "name": self.tool(tool), "arguments": arguments }));
     }
 
     /// Sends a request and takes the next message for its answer.
@@ -110,6 +132,18 @@ impl Talker {
             answers[index] = serde_json::from_str(&text).unwrap();
         }
         answers
+    }
+
+    /// The answer to the request with this id, whatever lists have changed meanwhile.
+    #[track_caller]
+    pub(super) fn answer_among_changes(&mut self, id: &str) -> Value {
+        loop {
+            let text = self.next();
+            if is_answer(&text, id) {
+                return serde_json::from_str(&text).unwrap();
+            }
+            assert!(text.contains("list_changed"), "no answer to {id}: {}", head(&text));
+        }
     }
 
     /// The next messages: an answer to the request with this id and one that has a method, in
