@@ -83,7 +83,7 @@ impl Shard {
     }
 
     /// The other shard that must serve a request: the one that has its session or, if one child
-    /// process serves everybody, the one that has the process. A view with such a server is like it.
+    /// process serves everybody, the one that has the process. So does a view with such a server.
     pub(super) fn owner_of(
         &self,
         head: &RequestHead<'_, '_>,

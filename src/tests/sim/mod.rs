@@ -232,15 +232,8 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
         let delay = world.net.random.millis(500);
         world.net.after(delay, Task::Act { client: index });
     }
-    // Half of all worlds have clients that speak in lines. Chance of its own decides, so that the
-    // others stay as they are.
     if Random::new(seed ^ 0x7a1c).chance(50) {
-        for number in 0..world.net.random.between(1, 3) {
-            let talker = Talker::new(number, usize::from(shards), &mut world.net);
-            world.talkers.push(talker);
-            let delay = world.net.random.millis(500);
-            world.net.after(delay, Task::Talk { talker: number });
-        }
+        talkers(&mut world, usize::from(shards));
     }
     if world.check.view.is_some() {
         unite(&mut world, usize::from(shards));
@@ -250,6 +243,17 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
         world.net.at(at, Task::Drain);
     }
     world
+}
+
+/// Clients that speak in lines: half of all worlds have some. Chance of its own decides, so that
+/// the others stay as they are.
+fn talkers(world: &mut World, shards: usize) {
+    for number in 0..world.net.random.between(1, 3) {
+        let talker = Talker::new(number, shards, &mut world.net);
+        world.talkers.push(talker);
+        let delay = world.net.random.millis(500);
+        world.net.after(delay, Task::Talk { talker: number });
+    }
 }
 
 /// The other endpoints of the servers that have some. One is away for ever, even in a calm world,

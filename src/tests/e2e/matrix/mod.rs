@@ -5,8 +5,8 @@
 //!  client ══ A CLIENT'S TRANSPORT ══ gateway under test ══ A SERVER'S TRANSPORT ══ demo server
 //! ```
 //!
-//! A cell is a client, a server and nothing else; or a client of all servers as one, which calls the
-//! tools of one of them. What a revision makes impossible is a row of
+//! A cell is a client, a server and nothing else; or a client of all servers as one, which calls
+//! the tools of one of them. What a revision makes impossible is a row of
 //! [`IMPOSSIBLE`], which says why, and what is refused instead. A further transport is a row of
 //! [`CLIENTS`] or [`servers::SERVERS`].
 
@@ -253,7 +253,7 @@ fn run(kind: &'static Kind, start: fn() -> Servers, connect: Connect) {
     let mut failed = Vec::new();
     for server in SERVERS {
         let name = format!("{} × {}", kind.name, server.name);
-        // The next cell is not to blame for this one. And a server that several clients share is not
+        // The next cell is not to blame for this one. And a server that several share is not
         // believed for a while which request a log message is for, when one was given up.
         let mut servers = start();
         let mut step = "connect";
