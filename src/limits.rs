@@ -112,6 +112,8 @@ pub const TEMPLATED_LEN_MAX: usize = 8 * 1024;
 pub const CALLERS_MAX: usize = 1024;
 /// Resources in one subscription of the stateless era to a view.
 pub const SUBSCRIPTIONS_MAX: usize = 1024;
+/// Notifications that wait until a member of a view is initialized; more are dropped.
+pub const HELD_MAX: usize = 64;
 /// Names that several servers of a view want, told each time that a list was read.
 pub const COLLISIONS_TOLD: usize = 16;
 /// Entries on one page of a list of a view, unless configured.

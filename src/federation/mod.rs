@@ -68,6 +68,8 @@ pub struct MemberState {
     pub result: Bytes,
     /// The capabilities in it.
     pub capabilities: Bytes,
+    /// Notifications of the client that wait until it is initialized.
+    pub held: Vec<Bytes>,
     /// What a new session with it is told that the one before was: its subscriptions.
     pub setup: Vec<Bytes>,
     /// When on the union's clock it came, and until when it holds, if it is not for ever.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::exchange::Reply;
 use crate::frontend::http::Busy;
-use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey};
+use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey, UnionKey};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::session::replay::GET_STREAM;
@@ -77,6 +77,10 @@ impl Shard {
         if (self.counters.clients != 0 || !self.tunnels.is_empty()) && now < deadline {
             self.rests(false);
             return;
+        }
+        let unions: Vec<UnionKey> = self.callers.values().copied().collect();
+        for union in unions {
+            self.union_end(union, now);
         }
         let sessions = self.sessions.keys();
         for session in sessions {

@@ -162,6 +162,9 @@ impl Shard {
                 let member = entry.and_then(|entry| entry.members.get_mut(index));
                 if let Some(member) = member.filter(|it| it.phase != Phase::Down) {
                     member.phase = Phase::Open;
+                    for message in std::mem::take(&mut member.held) {
+                        self.member_notified(union, index, message, now);
+                    }
                 }
             }
             Errand::Tell => {}
@@ -255,6 +258,25 @@ impl Shard {
         self.session_listens(key, now);
     }
 
+    /// A notification of the client for a member. It comes behind `notifications/initialized`.
+    pub(super) fn member_notified(
+        &mut self,
+        union: UnionKey,
+        index: usize,
+        message: Bytes,
+        now: Instant,
+    ) {
+        let member = self.unions.get_mut(union).and_then(|it| it.members.get_mut(index));
+        let Some(member) = member else { return };
+        match (member.phase, member.session) {
+            (Phase::Open, Some(session)) => self.session_tells(session, message, now),
+            (Phase::Opening { .. }, _) if member.held.len() < limits::HELD_MAX => {
+                member.held.push(message);
+            }
+            _ => self.counters.dropped += 1,
+        }
+    }
+
     /// Sends a request of a client to a member of which nobody wants the answer.
     fn member_tell(&mut self, union: UnionKey, index: usize, message: Bytes, now: Instant) {
         let session = self.unions.get(union).and_then(|it| it.members.get(index)?.session);
@@ -324,6 +346,7 @@ impl Shard {
         let session = member.session.take();
         member.result = Bytes::new();
         member.capabilities = Bytes::new();
+        member.held = Vec::new();
         let had: Vec<ListKind> = ListKind::ALL
             .into_iter()
             .filter(|kind| member.lists.get(kind.index()).is_some_and(|it| !it.entries.is_empty()))

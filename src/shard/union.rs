@@ -608,24 +608,18 @@ impl Shard {
             // What has no id and is no notification would still be taken by some servers.
             _ if !method.starts_with(b"notifications/") => self.counters.dropped += 1,
             _ => {
-                for session in self.open_sessions(union) {
-                    self.session_tells(session, incoming.payload.keep(), now);
+                for member in self.open_members(union) {
+                    self.member_notified(union, member, incoming.payload.keep(), now);
                 }
             }
         }
     }
 
-    /// The members that have answered.
+    /// The members that have answered, be it that they are not initialized yet.
     pub(super) fn open_members(&self, union: UnionKey) -> Vec<usize> {
         let members = self.unions.get(union).map(|union| union.members.iter().enumerate());
-        let open = members.into_iter().flatten().filter(|(_, it)| it.phase == Phase::Open);
+        let open = members.into_iter().flatten().filter(|(_, it)| !it.result.is_empty());
         open.map(|(index, _)| index).collect()
-    }
-
-    fn open_sessions(&self, union: UnionKey) -> Vec<SessionKey> {
-        let members = self.open_members(union).into_iter();
-        let of = |index: usize| self.unions.get(union)?.members.get(index)?.session;
-        members.filter_map(of).collect()
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::http::{Request, Wire};
-use super::rig::{Dir, META, Rig, Session, demo, initialize, script};
+use super::recorder::Recorder;
+use super::rig::{Dir, META, Rig, Session, demo, http, initialize, script};
 use crate::support::until;
 
 /// A server in a shell script that answers what it is told to, line by line. `{id}` in an answer is
@@ -138,6 +139,63 @@ fn what_is_hidden_cannot_be_called_anywhere() {
         3
     );
     assert_eq!(own.call("echo", &json!({}))["error"]["code"], -32602);
+    rig.check();
+}
+
+#[test]
+fn what_is_no_notification_needs_an_id_to_reach_a_server() {
+    let recorder = Recorder::echo();
+    let rig = Rig::new(&(demo() + &http("echo", &recorder.url())));
+    let mut session = open(&rig);
+    let hidden = r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"echo__x"}}"#;
+    assert_eq!(session.post(hidden).status(), 202);
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+    assert_eq!(session.post(told).status(), 202);
+    let has = |text: &str| recorder.seen().iter().any(|request| request.text().contains(text));
+    until("the notification", || has("roots/list_changed").then_some(()));
+    assert!(!has("tools/call"));
+    rig.check();
+}
+
+#[test]
+fn callers_of_the_stateless_era_cannot_make_the_gateway_keep_what_they_like() {
+    let rig = Rig::new(&two(""));
+    let meta = META.replacen(
+        "\"_meta\":{",
+        &format!(
+            "\"_meta\":{{\"io.modelcontextprotocol/clientInfo\":{{\"name\":\"{}\",\"version\":\"1\"}},",
+            "x".repeat(9000)
+        ),
+        1,
+    );
+    let body = format!(r#"{{"jsonrpc":"2.0","id":5,"method":"tools/list","params":{{{meta}}}}}"#);
+    let answer = rig.ask(&Request::modern("/mcp", &body));
+    assert_eq!(answer.status(), 413, "{}", answer.text());
+    assert_eq!(answer.json()["error"]["data"]["gateway"], "too_large");
+    rig.check();
+}
+
+/// Each server answers only when all have been started: one after the other would take for ever.
+#[test]
+fn all_servers_are_opened_at_once() {
+    const COUNT: usize = 10;
+    let dir = Dir::new();
+    let started = dir.join("started");
+    std::fs::create_dir(&started).unwrap();
+    let path = started.display();
+    let servers: Vec<String> = (0..COUNT)
+        .map(|number| {
+            let wait = format!(
+                "touch {path}/{number}\nwhile [ $(ls {path} | wc -l) -lt {COUNT} ]; do sleep 0.05; done"
+            );
+            scripted(&dir, &format!("s{number}"), &wait, &[READY, TOOLS])
+        })
+        .collect();
+    let config = format!("{}[federation]\ntimeout = \"5m\"\n", servers.concat());
+    let rig = Rig::with(dir, &config, |_| {});
+    let mut session = open(&rig);
+    let wanted: Vec<String> = (0..COUNT).map(|number| format!("s{number}__go")).collect();
+    assert_eq!(names(&mut session), wanted);
     rig.check();
 }
 
