@@ -185,9 +185,8 @@ fn all_servers_are_opened_at_once() {
     let path = started.display();
     let servers: Vec<String> = (0..COUNT)
         .map(|number| {
-            let wait = format!(
-                "touch {path}/{number}\nwhile [ $(ls {path} | wc -l) -lt {COUNT} ]; do sleep 0.05; done"
-            );
+            let all = format!("[ $(ls {path} | wc -l) -lt {COUNT} ]");
+            let wait = format!("touch {path}/{number}\nwhile {all}; do sleep 0.05; done");
             scripted(&dir, &format!("s{number}"), &wait, &[READY, TOOLS])
         })
         .collect();

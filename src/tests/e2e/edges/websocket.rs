@@ -362,8 +362,8 @@ fn who_does_not_read_is_bounded_and_hinders_nobody() {
         sleep(Duration::from_millis(50));
     }
     let grown = rig.rss().saturating_sub(before);
-    // They asked for 500 MB. Each costs a megabyte, and the allocator keeps some for itself.
-    assert!(grown < 64 << 20, "grown by {grown}");
+    // They asked for 500 MB. Each costs a few megabytes, and the allocator keeps some for itself.
+    assert!(grown < 128 << 20, "grown by {grown}");
     // It goes on where it reads again.
     let mut socket = slow.pop().unwrap();
     for _ in 0..100 {

@@ -4,6 +4,7 @@ use std::env::temp_dir;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::id;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -100,7 +101,10 @@ pub(super) struct Scratch(pub(super) PathBuf);
 impl Scratch {
     pub(super) fn new(name: &str) -> Self {
         // Servers compare paths without symbolic links.
-        let path = temp_dir().canonicalize().unwrap().join(format!("mcp-e2e-{}-{name}", id()));
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mcp-e2e-{}-{number}-{name}", id());
+        let path = temp_dir().canonicalize().unwrap().join(name);
         fs::create_dir(&path).unwrap();
         Self(path)
     }
