@@ -219,6 +219,9 @@ impl Shard {
             // There is nothing of it at the endpoint.
             None => {
                 session_of.questions.clear();
+                if let Some(place) = session_of.parent {
+                    self.questions_lost(place, now);
+                }
                 self.http_send(key, now);
             }
         }
@@ -243,10 +246,13 @@ impl Shard {
     pub(super) fn session_moved(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.questions.clear();
-        let exchanges = session.exchanges.clone();
+        let (exchanges, place) = (session.exchanges.clone(), session.parent);
         let Link::Http { listen, resume, .. } = &mut session.link else { return };
         *resume = None;
         let listen = *listen;
+        if let Some(place) = place {
+            self.questions_lost(place, now);
+        }
         for stale in exchanges {
             let Some(exchange) = self.exchanges.get_mut(stale) else { continue };
             exchange.last_event_id = None;

@@ -131,7 +131,7 @@ impl Shard {
         }
         message.extend_from_slice(b"}}");
         if !self.errand((union, index), Errand::Page(kind), Bytes::from(message), now) {
-            self.list_done(union, (index, kind), None, now);
+            self.list_done(union, (index, kind), false, now);
         }
     }
 
@@ -144,7 +144,7 @@ impl Shard {
         now: Instant,
     ) {
         let page = result.and_then(|result| read_page(kind, result));
-        let Some(mut page) = page else { return self.list_done(union, (index, kind), None, now) };
+        let Some(mut page) = page else { return self.list_done(union, (index, kind), false, now) };
         let Some(entry) = self.unions.get_mut(union) else { return };
         let before = entry.lists_len();
         let is_long = limits::UNION_LEN_MAX < before + page.len
@@ -170,16 +170,16 @@ impl Shard {
         }
         match page.next.filter(|_| !is_last) {
             Some(cursor) => self.list_page(union, (index, kind), Some(&cursor), now),
-            None => self.list_done(union, (index, kind), Some(is_cut), now),
+            None => self.list_done(union, (index, kind), true, now),
         }
     }
 
-    /// A list was read, and perhaps cut; none: it could not be, and what was known of it stays.
+    /// A list was read; or it could not be, and what was known of it stays.
     fn list_done(
         &mut self,
         union: UnionKey,
         (index, kind): (usize, ListKind),
-        read: Option<bool>,
+        is_read: bool,
         now: Instant,
     ) {
         let Some(entry) = self.unions.get_mut(union) else { return };
@@ -192,7 +192,7 @@ impl Shard {
         list.read_at = clock;
         let was_late = std::mem::take(&mut list.is_late);
         let (old, new) = std::mem::take(&mut list.len);
-        let (Some(entries), Some(_)) = (entries, read) else {
+        let Some(entries) = entries.filter(|_| is_read) else {
             // It is asked for again by the next who needs it.
             list.is_stale = true;
             list.len.0 = old;

@@ -267,6 +267,8 @@ impl Shard {
     /// The server agreed to be listened to.
     fn listen_begins(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        // It knows the session; should it lose it again, that is another loss.
+        exchange.retried = false;
         let reply = std::mem::replace(&mut exchange.reply, Reply::Stream(GET_STREAM));
         let place = exchange.session.and_then(|key| self.sessions.get(key)?.parent);
         if let Some(place) = place {

@@ -48,7 +48,11 @@ impl Shard {
             return;
         }
         session.questions.clear();
-        for stale in session.exchanges.clone() {
+        let (place, exchanges) = (session.parent, session.exchanges.clone());
+        if let Some(place) = place {
+            self.questions_lost(place, now);
+        }
+        for stale in exchanges {
             let is_unsent = self.exchanges.get(stale).is_some_and(|e| e.via == Via::Nothing);
             if is_unsent && self.is_answer(stale) {
                 self.notice_taken(stale, now);

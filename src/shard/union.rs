@@ -414,31 +414,29 @@ impl Shard {
         (kind, span, name): (ListKind, Span, &str),
         now: Instant,
     ) -> Step {
-        let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
-        let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
-        let found = union.merged(kind, view).find(name);
-        let found = found.map(|(member, original)| (member, original.to_owned()));
-        let target = found.map(Some).or_else(|| guess(view, kind, name));
-        match target {
-            Some(Some((member, original))) => {
-                let edit = (original != name).then_some((span, original));
-                self.union_routes(stand, member, edit, now)
-            }
-            Some(None) => Step::Refuse(Refusal::Name),
+        let Some(union) = self.unions.get(stand.union) else { return Step::Gone };
+        let Some(view) = self.view(union.view) else { return Step::Gone };
+        let guessed = guess(view, kind, name);
+        let target = match (self.listed(stand.union, kind, name), guessed) {
+            (Some(found), _) => Some(found),
+            (None, Some(guessed)) => guessed,
             // Only the lists can tell.
-            None if !self.lists_ready(stand.union, kind.alone(), stand.since, now) => {
-                Step::Wait(On::Lists(kind.alone()))
+            (None, None) if !self.lists_ready(stand.union, kind.alone(), stand.since, now) => {
+                return Step::Wait(On::Lists(kind.alone()));
             }
-            None => {
-                let Some(union) = self.unions.get_mut(stand.union) else { return Step::Gone };
-                let Some(view) = self.settings.catalog.view(union.view) else { return Step::Gone };
-                let found = union.merged(kind, view).find(name);
-                let found = found.map(|(member, original)| (member, original.to_owned()));
-                let Some((member, original)) = found else { return Step::Refuse(Refusal::Name) };
-                let edit = (original != name).then_some((span, original));
-                self.union_routes(stand, member, edit, now)
-            }
-        }
+            (None, None) => self.listed(stand.union, kind, name),
+        };
+        let Some((member, original)) = target else { return Step::Refuse(Refusal::Name) };
+        let edit = (original != name).then_some((span, original));
+        self.union_routes(stand, member, edit, now)
+    }
+
+    /// Whose something of this name is, and what it is called there, as far as the lists are known.
+    fn listed(&mut self, union: UnionKey, kind: ListKind, name: &str) -> Option<(usize, String)> {
+        let union = self.unions.get_mut(union)?;
+        let view = self.settings.catalog.view(union.view)?;
+        let (member, original) = union.merged(kind, view).find(name)?;
+        Some((member, original.to_owned()))
     }
 
     /// A request about a resource goes to whoever lists it, or a template for it.
