@@ -156,6 +156,14 @@ pub struct Exchange {
     pub wish: Wish,
 }
 
+impl Exchange {
+    /// Whether the answer had begun to come in an event stream that was broken off, and the server
+    /// was or will be asked to go on with it.
+    pub fn is_resumed(&self) -> bool {
+        self.kind == Kind::Request && self.resumed != 0
+    }
+}
+
 /// What the log says of an exchange. Peers chose the text.
 #[derive(Clone, Debug, Default)]
 pub struct Label {

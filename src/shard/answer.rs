@@ -441,9 +441,11 @@ impl Shard {
     /// The client cancelled: there will be no answer, and its own connection is told so.
     pub(super) fn exchange_cancelled(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if matches!(exchange.via, Via::Http(_)) {
+        exchange.is_cancelled = true;
+        if let Via::Http(conn) = exchange.via
+            && self.is_connected(conn)
+        {
             // The server has got the notification and closes the stream as it likes.
-            exchange.is_cancelled = true;
             return;
         }
         self.exchange_unanswered(key, now);

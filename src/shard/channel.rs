@@ -248,7 +248,7 @@ impl Shard {
         match (era, session) {
             (Era::Modern, _) => self.channel_modern(conn, &incoming, now),
             (Era::Legacy, None) if is_request && incoming.is_method("initialize") => {
-                self.session_open(conn, incoming, now);
+                let _opened = self.session_open(conn, incoming, now);
             }
             (Era::Legacy, Some(_)) if is_request && incoming.is_method("initialize") => {
                 self.refuse(conn, Refusal::Initialized, incoming.id(), now);

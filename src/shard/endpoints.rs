@@ -5,7 +5,6 @@
 //! A session, and a process in whose place a stream or a WebSocket stands, stay where they began.
 //! Everything else may go anywhere. With one endpoint nothing here has anything to do.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use rand_chacha::rand_core::Rng as _;
@@ -79,26 +78,12 @@ impl Shard {
         (hash, tried): (Option<u64>, u64),
         now: Instant,
     ) -> EndpointId {
-        let settings = Arc::clone(&self.settings);
-        let target = settings.catalog.get(server).map(|server| &server.target);
-        let Some(endpoints) = target.and_then(Target::endpoints) else {
-            return EndpointId::default();
-        };
-        let processes = &self.processes;
-        let sockets = |endpoint: EndpointId| match target {
-            Some(Target::WebSocket(_)) => {
-                let is_there = |it: &&_| at(it) == (server, endpoint);
-                processes.values().filter(is_there).count()
-            }
-            // Their connections are counted where they are kept.
-            Some(Target::Http(..) | Target::Stdio(_) | Target::Tcp(_) | Target::View(_)) | None => {
-                0
-            }
-        };
-        let Some(pool) = self.pools.get_mut(usize::from(server.0)) else {
-            return EndpointId::default();
-        };
-        pool.pick((&endpoints.balance, hash, tried), sockets, now)
+        let target = self.settings.catalog.get(server).map(|server| &server.target);
+        let endpoints = target.and_then(Target::endpoints);
+        let pool = self.pools.get_mut(usize::from(server.0));
+        endpoints.zip(pool).map_or_else(EndpointId::default, |(endpoints, pool)| {
+            pool.pick((&endpoints.balance, hash, tried), now)
+        })
     }
 
     /// What stands for a session where a hash decides.
@@ -113,6 +98,16 @@ impl Shard {
                 .pools
                 .get(usize::from(server.0))
                 .is_some_and(|pool| pool.balancer.has_better(than, now))
+    }
+
+    /// Whether an endpoint could not be connected so lately that it is not tried again yet.
+    pub(super) fn is_avoided(
+        &self,
+        (server, endpoint): (ServerId, EndpointId),
+        now: Instant,
+    ) -> bool {
+        let pool = self.pools.get(usize::from(server.0));
+        pool.is_some_and(|pool| pool.balancer.is_avoided(endpoint, now))
     }
 
     /// An endpoint could not be connected.
@@ -131,7 +126,7 @@ impl Shard {
         }
     }
 
-    /// An endpoint was connected.
+    /// An endpoint was connected, or has answered.
     pub(super) fn endpoint_worked(
         &mut self,
         (server, endpoint): (ServerId, EndpointId),
@@ -152,14 +147,13 @@ impl Shard {
         let Some(exchange) = self.exchanges.get_mut(key) else { return false };
         let (server, session, kind) = (exchange.server, exchange.session, exchange.kind);
         let count = self.pools.get(usize::from(server.0)).map_or(0, Pool::endpoints);
-        if count < 2 {
+        // What is to be resumed was sent, and is where it was sent.
+        if count < 2 || exchange.is_cancelled || exchange.is_resumed() {
             return false;
         }
         match kind {
             Kind::Delete | Kind::Setup | Kind::Line(_) => return false,
             Kind::Open(process) => return self.process_fails_over(process, now),
-            // It was sent, and what is to be resumed is where it was sent.
-            Kind::Request if exchange.resumed != 0 => return false,
             _ => {}
         }
         exchange.tried |= exchange.endpoint.map_or(0, EndpointId::bit);
@@ -216,12 +210,9 @@ impl Shard {
         let before = endpoint.take();
         match before.zip(id.clone()).filter(|_| !is_first) {
             Some(from) => self.session_revive(session, (vec![key], Some(from)), now),
-            // There is nothing of it at the endpoint.
+            // There is nothing of it at the endpoint that must be set up again.
             None => {
-                session_of.questions.clear();
-                if let Some(place) = session_of.parent {
-                    self.questions_lost(place, now);
-                }
+                self.session_moved(session, now);
                 self.http_send(key, now);
             }
         }
@@ -229,45 +220,29 @@ impl Shard {
     }
 
     /// Whether a request of the session is at its endpoint, besides this one: that may still be
-    /// answered there, and ask.
+    /// answered there, and ask. So may one whose answer is to be gone on with.
     fn is_used_elsewhere(&self, session: SessionKey, except: ExchangeId) -> bool {
         let Some(session) = self.sessions.get(session) else { return false };
         session.exchanges.iter().filter(|key| **key != except).any(|key| {
             self.exchanges.get(*key).is_some_and(|exchange| match exchange.via {
                 _ if exchange.kind != Kind::Request => false,
+                _ if exchange.is_resumed() => true,
                 Via::Http(conn) => self.is_connected(conn),
-                Via::Nothing => exchange.resume_at.is_some(),
-                Via::Process(..) | Via::Leg(_) | Via::Union(_) => false,
+                Via::Nothing | Via::Process(..) | Via::Leg(_) | Via::Union(_) => false,
             })
         })
     }
 
     /// A session was set up at another endpoint: nothing of the one before counts any more.
     pub(super) fn session_moved(&mut self, key: SessionKey, now: Instant) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        session.questions.clear();
-        let (exchanges, place) = (session.exchanges.clone(), session.parent);
-        let Link::Http { listen, resume, .. } = &mut session.link else { return };
-        *resume = None;
-        let listen = *listen;
-        if let Some(place) = place {
-            self.questions_lost(place, now);
-        }
-        for stale in exchanges {
-            let Some(exchange) = self.exchanges.get_mut(stale) else { continue };
-            exchange.last_event_id = None;
-            if exchange.via == Via::Nothing && self.is_answer(stale) {
-                self.notice_taken(stale, now);
-            }
-        }
-        let via = listen.and_then(|key| self.exchanges.get(key)).map(|exchange| exchange.via);
-        if let (Some(listen), Some(Via::Http(conn))) = (listen, via) {
+        if let Some((listen, conn)) = self.session_forgotten(key, now) {
             self.listen_ends(listen, conn, now);
         }
     }
 
-    /// The stream on which the endpoint before spoke of its own accord: its client asks again.
-    fn listen_ends(&mut self, key: ExchangeId, conn: ConnId, now: Instant) {
+    /// The stream on which the server spoke of its own accord in a session that it has no more: its
+    /// client asks again.
+    pub(super) fn listen_ends(&mut self, key: ExchangeId, conn: ConnId, now: Instant) {
         if let Some(server) = self.server_mut(conn) {
             server.exchange = None;
         }
@@ -281,39 +256,45 @@ impl Shard {
     /// Chooses where a process is to be that is about to start.
     pub(super) fn process_located(&mut self, id: ProcessId, now: Instant) {
         let Some(process) = self.processes.get(&id) else { return };
-        let (server, user) = (process.server, process.user);
-        if !self.has_choice(server) {
+        if !self.has_choice(process.server) {
             return;
         }
-        let hash = match user {
+        let endpoint = self.process_place(id, 0, now);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.endpoint = endpoint.unwrap_or(process.endpoint);
+            process.tried = 0;
+        }
+    }
+
+    /// An endpoint with room for a process, besides those that were tried.
+    fn process_place(&mut self, id: ProcessId, mut tried: u64, now: Instant) -> Option<EndpointId> {
+        let process = self.processes.get(&id)?;
+        let (server, is_stream) = (process.server, process.stream().is_some());
+        let hash = match process.user {
             User::Session(key) => self.of_session(key),
             User::Sessions | User::Stateless => None,
         };
-        let endpoint = self.endpoint_pick(server, (hash, 0), now);
-        if let Some(process) = self.processes.get_mut(&id) {
-            process.endpoint = endpoint;
-            process.tried = 0;
+        while !self.has_tried_all(server, tried) {
+            let endpoint = self.endpoint_pick(server, (hash, tried), now);
+            let site = self.site_mut(server, endpoint)?;
+            if if is_stream { site.has_stream_room() } else { site.has_room() } {
+                return Some(endpoint);
+            }
+            tried |= endpoint.bit();
         }
+        None
     }
 
     /// A stream or a WebSocket cannot be connected at its endpoint: tries the next.
     pub(super) fn process_fails_over(&mut self, id: ProcessId, now: Instant) -> bool {
         let Some(process) = self.processes.get_mut(&id) else { return false };
-        let (server, before, user) = (process.server, process.endpoint, process.user);
+        let (server, before) = (process.server, process.endpoint);
         process.tried |= before.bit();
         let tried = process.tried;
-        if process.state != State::Starting || self.has_tried_all(server, tried) {
+        if process.state != State::Starting {
             return false;
         }
-        let hash = match user {
-            User::Session(key) => self.of_session(key),
-            User::Sessions | User::Stateless => None,
-        };
-        let endpoint = self.endpoint_pick(server, (hash, tried), now);
-        let is_stream = self.processes.get(&id).is_some_and(|it| it.stream().is_some());
-        if is_stream && !self.site_mut(server, endpoint).is_some_and(Site::open_stream) {
-            return false;
-        }
+        let Some(endpoint) = self.process_place(id, tried, now) else { return false };
         let Some(process) = self.processes.get_mut(&id) else { return false };
         process.endpoint = endpoint;
         self.counters.failed_over += 1;
@@ -324,6 +305,7 @@ impl Shard {
                 if let Some(site) = self.site_mut(server, before) {
                     site.close_stream();
                 }
+                let _has_room = self.site_mut(server, endpoint).is_some_and(Site::open_stream);
                 let Some(exchange) = key.and_then(|key| self.exchanges.get_mut(key)) else {
                     return false;
                 };
@@ -337,6 +319,9 @@ impl Shard {
                 if let Some(conn) = process.conn.take() {
                     self.counters.server_conns -= 1;
                     self.conns.remove(conn);
+                    if let Some(site) = self.site_mut(server, before) {
+                        site.close_conn();
+                    }
                     let rest = std::collections::VecDeque::new();
                     self.actions.push_back(Action::Close { conn, rest });
                 }
@@ -345,11 +330,6 @@ impl Shard {
         }
         true
     }
-}
-
-/// Where a process is.
-fn at(process: &crate::backend::stdio::Process) -> (ServerId, EndpointId) {
-    (process.server, process.endpoint)
 }
 
 /// What stands for a client's connection where a hash decides.

@@ -20,7 +20,7 @@ use crate::admission::entrance::Protocol;
 use crate::admission::media;
 use crate::frontend::answer::{Body, Head, JSON};
 use crate::frontend::channel::EventForm;
-use crate::frontend::http::{Busy, Form};
+use crate::frontend::http::Form;
 use crate::ids::{ConnId, SessionKey, ShardId};
 use crate::limits;
 use crate::message::{Era, Payload};
@@ -419,13 +419,9 @@ impl Shard {
         incoming: Incoming<'_>,
         now: Instant,
     ) {
-        self.session_open(conn, incoming, now);
-        let Some(Busy::Exchange(key)) = self.client_mut(conn).map(|client| client.busy) else {
-            return;
-        };
-        let session = self.exchanges.get(key).and_then(|exchange| exchange.session);
-        let Some(session) = session else { return };
-        let before = self.holders.insert_session(token, (incoming.server, session));
+        let server = incoming.server;
+        let Some(session) = self.session_open(conn, incoming, now) else { return };
+        let before = self.holders.insert_session(token, (server, session));
         // One that still has something to answer ends with its time.
         let is_idle = |it: &SessionKey| {
             self.sessions.get(*it).is_some_and(|session| session.exchanges.is_empty())

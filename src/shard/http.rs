@@ -66,7 +66,7 @@ pub(super) struct Site {
     waiting: VecDeque<ExchangeId>,
     /// Connections without an exchange, the last used last.
     idle: Vec<ConnId>,
-    /// Connections.
+    /// Connections, those included that stand in the place of processes.
     open: usize,
     conns_max: usize,
     /// Connections that are taken for as long as somebody listens: streams of HTTP+SSE, GET streams
@@ -97,16 +97,14 @@ impl Pool {
         self.sites.len()
     }
 
-    /// The endpoint for something new. `sockets`: what an endpoint has to do that is not seen here.
+    /// The endpoint for something new.
     pub(super) fn pick(
         &mut self,
         choice: (&Balance, Option<u64>, u64),
-        sockets: impl Fn(EndpointId) -> usize,
         now: Instant,
     ) -> EndpointId {
         let sites = &self.sites;
-        let load =
-            |id: EndpointId| sites.get(usize::from(id.0)).map_or(0, Site::load) + sockets(id);
+        let load = |id: EndpointId| sites.get(usize::from(id.0)).map_or(0, Site::load);
         self.balancer.pick(choice, load, now)
     }
 }
@@ -131,6 +129,11 @@ impl Site {
         self.open - self.idle.len() + self.waiting.len()
     }
 
+    /// Whether something could have a connection, if there is an address.
+    pub(super) fn has_room(&self) -> bool {
+        self.open < self.conns_max || !self.idle.is_empty()
+    }
+
     /// Exchanges that wait for a connection.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
@@ -145,12 +148,23 @@ impl Site {
     }
 
     /// Whether a connection for messages is left if one more is taken by a stream.
-    fn has_stream_room(&self) -> bool {
+    pub(super) fn has_stream_room(&self) -> bool {
         self.streams + 1 < self.conns_max
     }
 
     pub(super) fn close_stream(&mut self) {
         self.streams = self.streams.saturating_sub(1);
+    }
+
+    /// Counts a connection that is kept elsewhere, if there may be one more.
+    pub(super) fn open_conn(&mut self) -> bool {
+        let has_room = self.open < self.conns_max;
+        self.open += usize::from(has_room);
+        has_room
+    }
+
+    pub(super) fn close_conn(&mut self) {
+        self.open = self.open.saturating_sub(1);
     }
 }
 
@@ -168,7 +182,7 @@ impl Shard {
     /// Sends an exchange as soon as there is a connection for it.
     pub(super) fn http_send(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get(key) else { return };
-        let (server, kind) = (exchange.server, exchange.kind);
+        let (server, kind, is_bound) = (exchange.server, exchange.kind, exchange.session.is_some());
         if !matches!(kind, Kind::Handshake | Kind::Setup | Kind::Delete)
             && self.revival_takes(key, exchange.session)
         {
@@ -178,7 +192,9 @@ impl Shard {
         let has_room = self.site_mut(server, endpoint).is_some_and(|site| site.has_stream_room());
         if !has_room && self.is_endless(key) {
             // Otherwise those who listen would leave no connection to those who ask.
-            self.exchange_fail(key, Refusal::Full, now);
+            if is_bound || !self.fails_over(key, now) {
+                self.exchange_fail(key, Refusal::Full, now);
+            }
             return;
         }
         while let Some(conn) = self.site_mut(server, endpoint).and_then(|site| site.idle.pop()) {
@@ -197,14 +213,29 @@ impl Shard {
             self.server_dial((server, endpoint), key, addrs, now);
             return;
         }
-        if limits::SERVER_WAITING_MAX <= site.waiting.len() {
+        if !self.site_waits(server, endpoint, key) {
             self.exchange_fail(key, Refusal::Full, now);
             return;
         }
-        site.waiting.push_back(key);
-        if !is_known && !std::mem::replace(&mut site.is_resolving, true) {
+        let Some(site) = self.site_mut(server, endpoint).filter(|_| !is_known) else { return };
+        if !std::mem::replace(&mut site.is_resolving, true) {
             self.site_resolve(server, endpoint, now);
         }
+    }
+
+    /// Has an exchange wait for a connection, if there is room among those that do.
+    fn site_waits(&mut self, server: ServerId, endpoint: EndpointId, key: ExchangeId) -> bool {
+        let Some(pool) = self.pools.get_mut(usize::from(server.0)) else { return false };
+        let Some(site) = pool.sites.get_mut(usize::from(endpoint.0)) else { return false };
+        if limits::SERVER_WAITING_MAX <= site.waiting.len() {
+            // Some ended while they waited; they must not take the place of others.
+            site.waiting.retain(|key| self.exchanges.get(*key).is_some());
+        }
+        let has_room = site.waiting.len() < limits::SERVER_WAITING_MAX;
+        if has_room {
+            site.waiting.push_back(key);
+        }
+        has_room
     }
 
     /// Whether an exchange takes its connection for as long as somebody listens.
@@ -256,15 +287,21 @@ impl Shard {
 
     /// There is room again: exchanges that wait may go.
     fn site_next(&mut self, server: ServerId, endpoint: EndpointId, now: Instant) {
-        let Some(pool) = self.pools.get_mut(usize::from(server.0)) else { return };
-        let Some(site) = pool.sites.get_mut(usize::from(endpoint.0)) else { return };
-        // Some ended while they waited; they must not take the place of others.
-        site.waiting.retain(|key| self.exchanges.get(*key).is_some());
-        let room = site.conns_max.saturating_sub(site.open) + site.idle.len();
-        let count = site.waiting.len().min(room);
-        let keys: Vec<ExchangeId> = site.waiting.drain(..count).collect();
-        for key in keys {
+        let count = self.site_mut(server, endpoint).map_or(0, |site| site.waiting.len());
+        // One that has ended, or goes another way now, takes no room: the next may have it.
+        for _ in 0..count {
+            let Some(site) = self.site_mut(server, endpoint).filter(|it| it.has_room()) else {
+                return;
+            };
+            let Some(key) = site.waiting.pop_front() else { return };
             self.http_send(key, now);
+            if let Some(site) = self.site_mut(server, endpoint)
+                && site.waiting.back() == Some(&key)
+            {
+                // It waits for an address, and so do those behind it.
+                site.waiting.rotate_right(1);
+                return;
+            }
         }
     }
 
@@ -276,9 +313,15 @@ impl Shard {
         now: Instant,
     ) {
         let tls = match self.endpoint(server, endpoint) {
-            Some(endpoint) if endpoint.tls => match self.tls_client(endpoint) {
+            Some(place) if place.tls => match self.tls_client(place) {
                 Some(tls) => Some(Box::new(tls)),
-                None => return self.exchange_fail(key, Refusal::Unreachable, now),
+                None => {
+                    self.endpoint_failed((server, endpoint), now, now);
+                    if !self.fails_over(key, now) {
+                        self.exchange_fail(key, Refusal::Unreachable, now);
+                    }
+                    return;
+                }
             },
             _ => None,
         };
@@ -521,7 +564,11 @@ impl Shard {
             server.exchange = None;
         }
         if !is_connected || is_shaking {
-            // Before those that wait for its place.
+            // Before those that wait for its place: its name is looked up again before the next
+            // attempt.
+            if let Some(site) = self.site_mut(id, endpoint) {
+                site.addrs_until = site.addrs_until.map(|_| now);
+            }
             self.endpoint_failed((id, endpoint), began, now);
         }
         self.server_close(conn, now);
@@ -529,12 +576,6 @@ impl Shard {
             return;
         }
         if !is_connected {
-            // Look the name up again before the next attempt.
-            if let Some(site) = self.site_mut(id, endpoint)
-                && site.addrs_until.is_some()
-            {
-                site.addrs_until = Some(now);
-            }
             self.exchange_fail(key, Refusal::Unreachable, now);
             return;
         }

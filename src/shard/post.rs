@@ -94,7 +94,7 @@ impl Shard {
         match era {
             Era::Modern => self.post_modern(conn, &head.headers, incoming, now),
             Era::Legacy if incoming.is_method("initialize") && is_request(&incoming) => {
-                self.session_open(conn, incoming, now);
+                let _opened = self.session_open(conn, incoming, now);
             }
             Era::Legacy => match self.session_of(&head.headers, server) {
                 Ok(session) => {

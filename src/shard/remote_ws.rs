@@ -13,13 +13,14 @@ use wire::ws::{
     write_ping, write_pong,
 };
 
-use crate::backend::stdio::{Carrier, Process, State};
+use crate::backend::stdio::{Carrier, State};
 use crate::backend::tls;
 use crate::backend::websocket::{DEFLATE, PROTOCOLS, WebSocket};
 use crate::ids::{ConnId, ProcessId, Ticket};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::shard::event::{Action, Question};
+use crate::shard::http::Site;
 use crate::shard::{Asked, Role, Shard};
 
 const HEAD_LIMITS: http1::Limits =
@@ -33,14 +34,6 @@ impl Shard {
             return;
         };
         let Some(endpoint) = self.endpoint(server, place) else { return };
-        let is_open = |process: &&Process| {
-            (process.server, process.endpoint) == (server, place)
-                && !matches!(process.state, State::Delayed(_))
-        };
-        if endpoint.conns_max < self.processes.values().filter(is_open).count() {
-            self.process_refused(id, "there are as many connections as are allowed", now);
-            return;
-        }
         let (host, port) = (endpoint.host.clone(), endpoint.port);
         if let Ok(ip) = host.parse::<IpAddr>() {
             return self.remote_ws_located(id, Some(vec![SocketAddr::new(ip, port)]), now);
@@ -68,13 +61,23 @@ impl Shard {
         let tls = match self.endpoint(server, place) {
             Some(endpoint) if endpoint.tls => match self.tls_client(endpoint) {
                 Some(tls) => Some(Box::new(tls)),
+                None if self.remote_ws_fails_over(id, now) => return,
                 None => return self.process_failed(id, "TLS cannot be set up", now),
             },
             _ => None,
         };
+        if !self.site_mut(server, place).is_some_and(Site::open_conn) {
+            if !self.process_fails_over(id, now) {
+                self.process_refused(id, "there are as many connections as are allowed", now);
+            }
+            return;
+        }
         let mut nonce = [0; 16];
         self.random.fill_bytes(&mut nonce);
         let Some(conn) = self.open(Role::Process(id)) else {
+            if let Some(site) = self.site_mut(server, place) {
+                site.close_conn();
+            }
             return self.process_refused(id, "there is no room for its connection", now);
         };
         self.counters.dialled += 1;
@@ -293,8 +296,11 @@ impl Shard {
     pub(super) fn remote_ws_ended(&mut self, id: ProcessId) {
         let goodbye = if self.draining.is_some() { ws::GOING_AWAY } else { ws::NORMAL };
         self.remote_ws_close(id, Some(goodbye), "");
-        if self.processes.get(&id).is_some_and(|process| process.conn.is_some()) {
-            self.counters.server_conns -= 1;
+        let process = self.processes.get(&id).filter(|process| process.conn.is_some());
+        let Some((server, place)) = process.map(|it| (it.server, it.endpoint)) else { return };
+        self.counters.server_conns -= 1;
+        if let Some(site) = self.site_mut(server, place) {
+            site.close_conn();
         }
     }
 
@@ -400,7 +406,7 @@ mod tests {
         let now = Instant::now();
         let mut shard = shard(now);
         assert!(begin(&mut shard, now));
-        assert!(!begin(&mut shard, now), "there is a place for one");
+        assert!(begin(&mut shard, now), "what is not connected holds no place");
         let later = now + limits::START_TIMEOUT + Duration::from_secs(1);
         let actions = tell(&mut shard, Event::Woke, later);
         assert!(!actions.iter().any(|action| matches!(action, Action::Stop { .. })), "{actions:?}");

@@ -66,9 +66,9 @@ fn is_wanted(exchange: &Exchange) -> bool {
     exchange.kind == Kind::Request && exchange.reply != Reply::Nobody
 }
 
-/// Whether it changes nothing, was not repeated before, and nothing of an answer has reached the
-/// client that could not be followed by another.
+/// Whether it changes nothing, was neither repeated before nor cancelled, and nothing of an answer
+/// has reached the client that could not be followed by another.
 fn may_repeat(exchange: &Exchange) -> bool {
     let is_begun = matches!(exchange.reply, Reply::Relaying(_) | Reply::Events(_));
-    exchange.is_repeatable && !exchange.repeated && !is_begun
+    exchange.is_repeatable && !exchange.repeated && !exchange.is_cancelled && !is_begun
 }

@@ -85,6 +85,11 @@ impl Shard {
             Ok(Decoded::Item { item, used }) => {
                 let decoder = BodyDecoder::new(item.body);
                 let keep_alive = item.keep_alive;
+                let place = self.server_mut(conn).map(|server| (server.server, server.endpoint))?;
+                if !self.is_avoided(place, now) {
+                    // An answer is as good as a new connection, once such a one may be tried again.
+                    self.endpoint_worked(place, now);
+                }
                 let sink = self.response_begins(conn, key, &item, now)?;
                 let server = self.server_mut(conn)?;
                 server.body = Some(ResponseBody { decoder, keep_alive, sink });
@@ -560,12 +565,13 @@ impl Shard {
             && !exchange.is_cancelled
             && exchange.resumed < limits::RESUMES_MAX
             && kind == Kind::Request;
-        if !can_resume {
+        if !can_resume || !self.is_where_it_was(key) {
             if !self.http_repeats(key, now) {
                 self.exchange_fail(key, Refusal::Died, now);
             }
             return;
         }
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.resumed += 1;
         exchange.resume_at = Some(now + exchange.retry);
         self.watch(key, now);

@@ -8,7 +8,8 @@ use wire::rpc;
 use bytes::Bytes;
 
 use crate::exchange::{Kind, Via};
-use crate::ids::{ExchangeId, SessionKey};
+use crate::ids::{ConnId, ExchangeId, SessionKey};
+use crate::limits;
 use crate::refusal::Refusal;
 use crate::session::{Link, Revival};
 use crate::shard::Shard;
@@ -26,39 +27,77 @@ impl Shard {
             self.notice_taken(exchange, now);
             return;
         }
-        let sent = self.exchanges.get(exchange);
-        let retried = sent.is_none_or(|exchange| exchange.retried);
-        let used = sent.and_then(|exchange| exchange.server_session.clone());
+        let Some(sent) = self.exchanges.get_mut(exchange) else { return };
+        let was_refused = std::mem::replace(&mut sent.retried, true);
+        let used = sent.server_session.clone();
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let is_lost = retried || session.is_irreplaceable || !session.is_open;
-        let Link::Http { id, revival, resume, .. } = &mut session.link else { return };
+        let is_lost = was_refused || session.is_irreplaceable || !session.is_open;
+        let Link::Http { id, revival, .. } = &mut session.link else { return };
         if let Some(revival) = revival {
             revival.waiting.push(exchange);
             return;
         }
-        if !retried && used != *id {
+        if used != *id {
             // While this was on its way, another exchange has had the session set up again.
             self.http_retry(exchange, now);
             return;
         }
         *id = None;
-        *resume = None;
         if is_lost {
             self.session_end(key, "lost by the server", now);
             return;
         }
+        if let Some((listen, conn)) = self.session_forgotten(key, now)
+            && self.exchanges.get(listen).is_some_and(|it| it.reply.client().is_none())
+        {
+            self.listen_ends(listen, conn, now);
+        }
+        self.session_revive(key, (vec![exchange], None), now);
+    }
+
+    /// The server's half of a session is gone: what the server has asked there and what it was to
+    /// go on with does not count any more. Returns the GET stream that it may still have.
+    pub(super) fn session_forgotten(
+        &mut self,
+        key: SessionKey,
+        now: Instant,
+    ) -> Option<(ExchangeId, ConnId)> {
+        let session = self.sessions.get_mut(key)?;
         session.questions.clear();
-        let (place, exchanges) = (session.parent, session.exchanges.clone());
+        let (exchanges, place) = (session.exchanges.clone(), session.parent);
+        let Link::Http { listen, resume, .. } = &mut session.link else { return None };
+        *resume = None;
+        let listen = *listen;
         if let Some(place) = place {
             self.questions_lost(place, now);
         }
         for stale in exchanges {
-            let is_unsent = self.exchanges.get(stale).is_some_and(|e| e.via == Via::Nothing);
-            if is_unsent && self.is_answer(stale) {
+            let Some(exchange) = self.exchanges.get_mut(stale) else { continue };
+            exchange.last_event_id = None;
+            let (is_unsent, is_resumed) = (exchange.via == Via::Nothing, exchange.is_resumed());
+            if is_unsent && is_resumed {
+                self.exchange_fail(stale, Refusal::Died, now);
+            } else if is_unsent && self.is_answer(stale) {
                 self.notice_taken(stale, now);
             }
         }
-        self.session_revive(key, (vec![exchange], None), now);
+        let listen = listen?;
+        match self.exchanges.get(listen)?.via {
+            Via::Http(conn) => Some((listen, conn)),
+            Via::Nothing | Via::Process(..) | Via::Leg(_) | Via::Union(_) => None,
+        }
+    }
+
+    /// Whether the session of an exchange is still the one that it was sent in.
+    pub(super) fn is_where_it_was(&self, key: ExchangeId) -> bool {
+        let Some(exchange) = self.exchanges.get(key) else { return false };
+        let session = exchange.session.and_then(|key| self.sessions.get(key));
+        match session.map(|session| &session.link) {
+            Some(Link::Http { endpoint, id, .. }) => {
+                (*endpoint, id) == (exchange.endpoint, &exchange.server_session)
+            }
+            Some(Link::Process(_) | Link::Union(_)) | None => true,
+        }
     }
 
     /// Sets a session up at an HTTP server that does not know it; these exchanges wait for it.
@@ -88,6 +127,10 @@ impl Shard {
             return false;
         };
         let Link::Http { revival: Some(revival), .. } = &mut session.link else { return false };
+        if limits::SESSION_EXCHANGES_MAX <= revival.waiting.len() {
+            // Those that have ended do not wait any more.
+            revival.waiting.retain(|key| self.exchanges.get(*key).is_some());
+        }
         revival.waiting.push(key);
         true
     }
@@ -110,17 +153,26 @@ impl Shard {
             return;
         }
         let waiting = slot.take().map(|revival| revival.waiting).unwrap_or_default();
+        let place = session.parent;
         self.counters.revived += 1;
         for key in waiting {
             self.http_retry(key, now);
         }
+        if let Some(place) = place {
+            self.member_restarted(place, now);
+        }
     }
 
-    /// Sends an exchange that the server has refused once more, to a session that it knows.
+    /// Sends an exchange that the server has refused, or that has waited, to a session that the
+    /// server knows.
     fn http_retry(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        exchange.retried = true;
         exchange.via = Via::Nothing;
+        exchange.last_event_id = None;
+        if exchange.is_cancelled || exchange.is_resumed() {
+            // The session that was to bring the rest of the answer is gone.
+            return self.exchange_fail(key, Refusal::Died, now);
+        }
         self.http_send(key, now);
     }
 
@@ -140,7 +192,12 @@ impl Shard {
         let (waiting, from) =
             revival.take().map(|revival| (revival.waiting, revival.from)).unwrap_or_default();
         if let Some((before, id_before)) = from {
-            (*endpoint, *id) = (Some(before), Some(id_before));
+            let there = endpoint.replace(before).zip(id.replace(id_before.clone()));
+            let place = (session.server, session.revision);
+            if let Some((there, id)) = there.filter(|(_, id)| *id != id_before) {
+                // It was begun there.
+                self.http_delete((place.0, there, place.1), id, now);
+            }
             for exchange in waiting {
                 self.exchange_fail(exchange, Refusal::Unreachable, now);
             }

@@ -23,8 +23,14 @@ use crate::shard::{Shard, Timer};
 use crate::upstream::catalog::{Isolation, ServerId};
 
 impl Shard {
-    /// `initialize`: a session begins. The id goes out with the answer.
-    pub(super) fn session_open(&mut self, conn: ConnId, incoming: Incoming<'_>, now: Instant) {
+    /// `initialize`: a session begins. The id goes out with the answer. Returns the session if that
+    /// is not over already.
+    pub(super) fn session_open(
+        &mut self,
+        conn: ConnId,
+        incoming: Incoming<'_>,
+        now: Instant,
+    ) -> Option<SessionKey> {
         let bytes = incoming.bytes();
         let asked = incoming.envelope.protocol_version;
         let revision = asked.and_then(|text| Revision::parse(&text.decode(bytes)));
@@ -40,13 +46,13 @@ impl Shard {
         };
         let Ok(envelope) = rpc::scan(payload.bytes(), self.rpc_limits()) else {
             self.refuse(conn, Refusal::TooLarge, incoming.id(), now);
-            return;
+            return None;
         };
         if limits::SESSION_INITIALIZE_LEN_MAX < payload.bytes().len() {
             self.refuse(conn, Refusal::TooLarge, incoming.id(), now);
-            return;
+            return None;
         }
-        let Some(link) = self.link(incoming.server) else { return };
+        let link = self.link(incoming.server)?;
         let id = SessionId::mint(&mut self.random, self.identity.id, self.identity.shards);
         let mut session = Session::new((id, incoming.server), payload.keep(), link, now);
         session.revision = revision.unwrap_or(Revision::NEWEST_LEGACY).min(Revision::NEWEST_LEGACY);
@@ -58,7 +64,7 @@ impl Shard {
         }
         let Ok(key) = self.sessions.insert(session) else {
             self.refuse(conn, Refusal::Full, incoming.id(), now);
-            return;
+            return None;
         };
         self.session_keys.insert(id, key);
         self.counters.sessions += 1;
@@ -88,6 +94,7 @@ impl Shard {
             None => self.session_end(key, "refused", now),
         }
         self.session_watch(key, now);
+        self.sessions.get(key).map(|_| key)
     }
 
     /// A session that the gateway opens by itself, on behalf of a client that says no `initialize`
@@ -185,13 +192,15 @@ impl Shard {
         match session.link {
             Link::Process(Some(process)) => self.process_left(process, key, now),
             Link::Process(None) => {}
-            Link::Http { id: Some(id), endpoint, revival, .. } => {
+            Link::Http { id, endpoint, revival, .. } => {
+                // It may be on its way from one endpoint to another, and known at both.
                 let before = revival.and_then(|revival| revival.from);
-                let here = (endpoint.unwrap_or_default(), id);
-                let (endpoint, id) = before.unwrap_or(here);
-                self.http_delete((session.server, endpoint, session.revision), id, now);
+                let is_new = |id: &Bytes| before.as_ref().is_none_or(|(_, before)| before != id);
+                let here = id.filter(is_new).map(|id| (endpoint.unwrap_or_default(), id));
+                for (endpoint, id) in before.into_iter().chain(here) {
+                    self.http_delete((session.server, endpoint, session.revision), id, now);
+                }
             }
-            Link::Http { id: None, .. } => {}
             Link::Union(union) => self.union_end(union, now),
         }
         if let Some(place) = session.parent {

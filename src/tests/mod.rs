@@ -6,5 +6,6 @@ mod tidy;
 mod binary;
 mod websocket;
 mod link;
+mod endpoints;
 
 mod sim;

@@ -119,12 +119,16 @@ impl Balancer {
         Some(index)
     }
 
+    /// Whether it could not be connected so lately that it is not tried again yet.
+    pub fn is_avoided(&self, endpoint: EndpointId, now: Instant) -> bool {
+        let place = self.places.get(usize::from(endpoint.0));
+        place.and_then(|place| place.avoided_until).is_some_and(|until| now < until)
+    }
+
     /// Whether others are to be preferred to this one, and one of them can be had.
     pub fn has_better(&self, than: EndpointId, now: Instant) -> bool {
         // Not while somebody finds out whether it is back: that may be who asks.
-        let place = self.places.get(usize::from(than.0));
-        place.and_then(|place| place.avoided_until).is_some_and(|until| now < until)
-            && self.places.iter().any(|place| !place.is_avoided(now))
+        self.is_avoided(than, now) && self.places.iter().any(|place| !place.is_avoided(now))
     }
 
     /// An endpoint could not be connected, in an attempt that began at `began`. Returns whether
@@ -149,7 +153,7 @@ impl Balancer {
         if is_first { Failure::First } else { Failure::Another }
     }
 
-    /// An endpoint was connected. Returns whether it could not be before.
+    /// An endpoint was connected, or has answered. Returns whether it could not be before.
     pub fn worked(&mut self, endpoint: EndpointId) -> bool {
         let place = self.places.get_mut(usize::from(endpoint.0));
         let Some(place) = place.filter(|place| place.failures != 0) else { return false };
