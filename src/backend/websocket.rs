@@ -27,8 +27,8 @@ pub struct WebSocket {
     pub frames: Option<Box<Receiver>>,
     /// Whether the handshake was answered and nothing has ended the conversation since.
     pub is_open: bool,
-    /// Whether messages may be compressed.
-    pub compresses: bool,
+    /// Bytes of the longest message that may be compressed; 0 if none may.
+    pub compress_len_max: usize,
     /// When it last sent or took something.
     pub alive_at: Instant,
     /// When it was last pinged.
@@ -44,7 +44,7 @@ impl WebSocket {
             head: Vec::new(),
             frames: None,
             is_open: false,
-            compresses: false,
+            compress_len_max: 0,
             alive_at: now,
             pinged_at: None,
         }

@@ -7,8 +7,8 @@ use wire::ws;
 /// The sending half of a WebSocket.
 #[derive(Debug)]
 pub struct WebSocket {
-    /// Whether it was agreed that messages may be compressed, in the way that the shard does it.
-    pub compresses: bool,
+    /// Bytes of the longest message that may be compressed; 0 if none may.
+    pub compress_len_max: usize,
     /// When it was last pinged.
     pub pinged_at: Option<Instant>,
     /// When it last took some of what had to wait: a sign of life without a word.
@@ -22,8 +22,8 @@ pub struct WebSocket {
 
 impl WebSocket {
     /// The sending half right behind the handshake.
-    pub fn new(compresses: bool, now: Instant) -> Self {
-        Self { compresses, pinged_at: None, took_at: now, ping: None, is_over: false }
+    pub fn new(compress_len_max: usize, now: Instant) -> Self {
+        Self { compress_len_max, pinged_at: None, took_at: now, ping: None, is_over: false }
     }
 }
 

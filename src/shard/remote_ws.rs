@@ -21,6 +21,7 @@ use crate::limits;
 use crate::refusal::Refusal;
 use crate::shard::event::{Action, Question};
 use crate::shard::http::Site;
+use crate::shard::websocket::compress_len_max;
 use crate::shard::{Asked, Role, Shard};
 
 const HEAD_LIMITS: http1::Limits =
@@ -121,9 +122,8 @@ impl Shard {
     pub(super) fn remote_ws_push(&mut self, id: ProcessId, line: &[u8]) {
         let message = line.strip_suffix(b"\n").unwrap_or(line);
         let key = Some(self.random.next_u32().to_ne_bytes());
-        let compresses = self.ws_mut(id).is_some_and(|socket| socket.compresses);
-        let is_short = message.len() <= limits::COMPRESS_LEN_MAX;
-        let deflater = (compresses && is_short).then_some(&mut self.deflater);
+        let len_max = self.ws_mut(id).map_or(0, |socket| socket.compress_len_max);
+        let deflater = (message.len() <= len_max).then_some(&mut self.deflater);
         let mut frame = Vec::with_capacity(message.len() + 14);
         write_message(&mut frame, deflater, MessageKind::Text, message, key);
         self.remote_ws_send(id, &frame);
@@ -205,10 +205,7 @@ impl Shard {
             (refusal, format!("opened no WebSocket: {error}"))
         })?;
         socket.frames = Some(Box::new(Receiver::new(ws::Role::Client, limits, connected.deflate)));
-        let own = connected.deflate.map(|params| params.client);
-        socket.compresses = own.is_some_and(|own| {
-            own.no_context_takeover && DEFLATE.client.window_bits <= own.window_bits
-        });
+        socket.compress_len_max = compress_len_max(connected.deflate.map(|params| params.client));
         socket.is_open = true;
         Ok(Some(used))
     }

@@ -10,8 +10,8 @@ use wire::envelope::{self, EnvelopeError, Form};
 use wire::http1::{HEAD_END, RequestHead};
 use wire::rpc::Document;
 use wire::ws::{
-    self, DeflateParams, Item, MessageKind, Receiver, RequestError, accept_request, write_close,
-    write_message, write_message_head, write_ping, write_pong,
+    self, DeflateParams, DeflateSide, Item, MessageKind, Receiver, RequestError, accept_request,
+    write_close, write_message, write_message_head, write_ping, write_pong,
 };
 
 use crate::admission::entrance::{Entrance, Protocol};
@@ -35,8 +35,7 @@ const DEFLATE: DeflateParams = DeflateParams::WITHOUT_CONTEXT;
 /// What only the predecessor's envelope has, and arguments that speak of it.
 const ENVELOPE_KEY: &[u8] = b"\"mcp_payload\"";
 
-/// How far the shard's compressor refers back. A client that has less room gets messages as they
-/// are.
+/// How far the shard's compressor refers back.
 pub(super) const WINDOW_BITS: u8 = DEFLATE.server.window_bits;
 
 /// Bytes of the longest head of a frame that has no mask.
@@ -117,10 +116,8 @@ impl Shard {
             frames_max: limits::FRAMES_MAX,
         };
         let receiver = Receiver::new(ws::Role::Server, limits, acceptance.deflate);
-        let is_ours = |params: DeflateParams| {
-            params.server.no_context_takeover && WINDOW_BITS <= params.server.window_bits
-        };
-        let socket = WebSocket::new(acceptance.deflate.is_some_and(is_ours), now);
+        let own = acceptance.deflate.map(|params| params.server);
+        let socket = WebSocket::new(compress_len_max(own), now);
         let parts = (Reader::Frames(Box::new(receiver)), Writer::Frames(Box::new(socket)));
         self.write(conn, |output| {
             acceptance.write_head(output.tail());
@@ -234,8 +231,7 @@ impl Shard {
     pub(super) fn socket_write(&mut self, conn: ConnId, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let Some(socket) = self.socket_mut(conn) else { return };
-        let is_middling = (limits::COMPRESS_LEN_MIN..=limits::COMPRESS_LEN_MAX).contains(&len);
-        if socket.compresses && is_middling {
+        if (limits::COMPRESS_LEN_MIN..=socket.compress_len_max).contains(&len) {
             let (message, mut frame) = (parts.concat(), Vec::new());
             let deflater = Some(&mut self.deflater);
             write_message(&mut frame, deflater, MessageKind::Text, &message, None);
@@ -295,5 +291,16 @@ impl Shard {
             Writer::Frames(socket) => Some(socket),
             Writer::Lines | Writer::Binary(..) | Writer::Events { .. } | Writer::Stream => None,
         }
+    }
+}
+
+/// Bytes of the longest message that is compressed for a peer, by what was agreed on our side. The
+/// shard's compressor forgets everything after each message, so that one which fits into a smaller
+/// window is never referred back beyond it.
+pub(super) fn compress_len_max(own: Option<DeflateSide>) -> usize {
+    match own {
+        Some(own) if own.window_bits < WINDOW_BITS => 1 << own.window_bits,
+        Some(_) => limits::COMPRESS_LEN_MAX,
+        None => 0,
     }
 }

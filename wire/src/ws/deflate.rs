@@ -166,7 +166,8 @@ impl Deflater {
         if payload.len() < self.message_len_min {
             return None;
         }
-        // The sign says that the stream has no head and no checksum.
+        // zlib has no window of 8 bits. In its window of 9 it refers back by at most 250 bytes: it
+        // keeps 262 for what lies ahead. The sign says that the stream has no head and no checksum.
         let window_bits = -i32::from(self.window_bits.clamp(9, 15));
         let state = self.state.get_or_insert_with(|| {
             let level = DeflateConfig::new(LEVEL);

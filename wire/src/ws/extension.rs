@@ -13,17 +13,13 @@ const NAME: &[u8] = b"permessage-deflate";
 /// The window of DEFLATE, and of a side that has not promised a smaller one.
 const WINDOW_BITS_MAX: u8 = 15;
 
-/// The smallest window our compressor can keep to; zlib has none of 8 bits.
-const OWN_WINDOW_BITS_MIN: u8 = 9;
-
 /// How one side compresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeflateSide {
     /// Whether it forgets everything after each message. That compresses worse, and makes an
     /// idle connection cheap.
     pub no_context_takeover: bool,
-    /// It refers back by at most 2 to the power of this many bytes: 9 to 15 for our own side, 8 to
-    /// 15 for the peer's.
+    /// It refers back by at most 2 to the power of this many bytes: 8 to 15.
     pub window_bits: u8,
 }
 
@@ -92,6 +88,10 @@ pub(super) fn choose<'a>(
 pub(super) fn offer(wanted: DeflateParams) -> String {
     let mut out = String::new();
     write_params(&mut out, wanted, wanted.server.window_bits < WINDOW_BITS_MAX);
+    // RFC 7692 §7.1.2.2: without a value, it says that the server may name any.
+    if wanted.client.window_bits == WINDOW_BITS_MAX {
+        out.push_str("; client_max_window_bits");
+    }
     out
 }
 
@@ -145,9 +145,6 @@ impl Element {
     fn agree(&self, wanted: DeflateParams) -> Option<DeflateParams> {
         let server_bits = self.server_max_window_bits.unwrap_or(WINDOW_BITS_MAX);
         let server_bits = server_bits.min(wanted.server.window_bits);
-        if server_bits < OWN_WINDOW_BITS_MIN {
-            return None;
-        }
         // RFC 7692 §7.1.2.2: a client that does not mention it cannot be asked to.
         let client_bits = match self.client_max_window_bits {
             Some(bits) => bits.unwrap_or(WINDOW_BITS_MAX).min(wanted.client.window_bits),
@@ -183,15 +180,12 @@ impl Element {
             && (self.server_no_context_takeover || !wanted.server.no_context_takeover);
         let wanted_bits = wanted.client.window_bits;
         let client_bits = match self.client_max_window_bits {
-            // Only for a client that mentioned it, and then no more than it did.
-            Some(Some(bits)) if bits <= wanted_bits && wanted_bits < WINDOW_BITS_MAX => bits,
+            // No more than was offered.
+            Some(Some(bits)) if bits <= wanted_bits => bits,
             Some(_) => return None,
             None => wanted_bits,
         };
-        if !is_server_kept || client_bits < OWN_WINDOW_BITS_MIN {
-            return None;
-        }
-        Some(DeflateParams {
+        is_server_kept.then_some(DeflateParams {
             server: DeflateSide {
                 no_context_takeover: self.server_no_context_takeover,
                 window_bits: server_bits,

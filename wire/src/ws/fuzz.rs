@@ -79,7 +79,7 @@ fn has_bits(side: DeflateSide, bits: core::ops::RangeInclusive<u8>) -> bool {
 fn params(pick: u8) -> DeflateParams {
     let side = |pick: u8| DeflateSide {
         no_context_takeover: pick & 1 == 1,
-        window_bits: 9 + (pick >> 1) % 7,
+        window_bits: 8 + (pick >> 1) % 8,
     };
     DeflateParams { server: side(pick), client: side(pick >> 4) }
 }

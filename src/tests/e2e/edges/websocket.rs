@@ -280,6 +280,24 @@ fn large_and_fragmented_messages_pass_in_both_directions() {
 }
 
 #[test]
+fn a_small_window_of_a_client_is_kept_to() {
+    let (rig, ws) = rig_ws(&demo());
+    let mut offer = DeflateParams::WITHOUT_CONTEXT;
+    offer.server.window_bits = 12;
+    let mut socket = Socket::with(ws, "/", Some(offer));
+    // What is longer than the window comes as it is.
+    for (count, is_compressed) in [(300, true), (500, false)] {
+        let before = socket.received;
+        let text = "compress me ".repeat(count);
+        let answer = socket.ask(&modern(&json!(1), "echo", &json!({ "text": text })));
+        assert_eq!(answer["result"]["content"][0]["text"], text);
+        let came = socket.received - before;
+        assert_eq!(came < text.len(), is_compressed, "{came}");
+    }
+    rig.check();
+}
+
+#[test]
 fn what_is_no_websocket_is_closed_with_its_code() {
     let (rig, ws) = rig_ws(&format!("{}[limits]\nmessage = \"1MiB\"\n", demo()));
     let open = || Socket::with(ws, "/", None);

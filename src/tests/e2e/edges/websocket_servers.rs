@@ -29,6 +29,8 @@ struct Seen {
     connections: Arc<AtomicUsize>,
     /// The last handshake.
     head: Arc<Mutex<String>>,
+    /// Bytes of frames.
+    received: Arc<AtomicUsize>,
     /// The code of the last close frame.
     code: Arc<Mutex<Option<u16>>>,
     initialized: Arc<AtomicUsize>,
@@ -64,8 +66,9 @@ fn serve(mut stream: impl Read + Write, seen: &Seen) {
             continue;
         };
         *seen.head.lock().unwrap() = String::from_utf8(buf[..used].to_vec()).unwrap();
-        let wanted = Some(DeflateParams::WITHOUT_CONTEXT);
-        let accepted = accept_request(&item, &["mcp"], wanted).unwrap();
+        let mut wanted = DeflateParams::WITHOUT_CONTEXT;
+        wanted.client.window_bits = 12;
+        let accepted = accept_request(&item, &["mcp"], Some(wanted)).unwrap();
         assert_eq!(accepted.protocol, Some("mcp"));
         let mut out = Vec::new();
         accepted.write_head(&mut out);
@@ -80,6 +83,7 @@ fn serve(mut stream: impl Read + Write, seen: &Seen) {
     let mut receiver = Receiver::new(Role::Server, limits, deflate);
     let mut deflater = deflate.map(|params| Deflater::new(Role::Server, params, 100));
     loop {
+        seen.received.fetch_add(buf.len(), Ordering::SeqCst);
         let mut input = &mut buf[..];
         let mut out = Vec::new();
         let mut is_over = false;
@@ -255,6 +259,21 @@ fn the_end_of_a_connection_costs_the_requests_in_flight() {
     assert_eq!(answer.json()["error"]["data"]["gateway"], "server_died");
     assert_eq!(text(&ask()), "alive");
     assert_eq!(seen.connections.load(Ordering::SeqCst), 7);
+    rig.check();
+}
+
+#[test]
+fn a_small_window_that_a_server_asks_for_is_kept_to() {
+    let (rig, seen) = far("");
+    let mut session = rig.open("far");
+    // What is longer than the window is sent as it is.
+    for (count, is_compressed) in [(300, true), (500, false)] {
+        let before = seen.received.load(Ordering::SeqCst);
+        let said = "compress me ".repeat(count);
+        assert_eq!(session.text("any", &json!({ "text": said })), said);
+        let came = seen.received.load(Ordering::SeqCst) - before;
+        assert_eq!(came < said.len(), is_compressed, "{came}");
+    }
     rig.check();
 }
 

@@ -219,7 +219,7 @@ fn a_message_that_was_not_compressed_is_forgotten() {
 /// Messages of all lengths, some of them noise, through both ends.
 #[test]
 fn what_is_compressed_is_inflated() {
-    let sides = [(9, false), (10, true), (12, false), (15, false), (15, true)];
+    let sides = [(8, true), (9, false), (10, true), (12, false), (15, false), (15, true)];
     for (seed, (window_bits, no_context_takeover)) in (1..).zip(sides) {
         let side = DeflateSide { no_context_takeover, window_bits };
         let params = DeflateParams { server: side, client: side };
@@ -274,18 +274,36 @@ fn one_compressor_may_serve_many_connections() {
     }
 }
 
+/// Noise that is said again at some distance: within the window the second refers to the first.
 #[test]
 fn a_window_is_never_larger_than_agreed() {
-    // Two equal halves, further apart than the window: the second cannot refer to the first.
     let mut chance = Chance(5);
-    let noise: Vec<u8> = (0..2000).map(|_| u8::try_from(chance.below(64)).unwrap()).collect();
-    let payload = [&noise[..], &noise].concat();
-    let len = |window_bits| {
-        let side = DeflateSide { no_context_takeover: true, window_bits };
+    let noise: Vec<u8> = (0..34_000).map(|_| u8::try_from(chance.below(64)).unwrap()).collect();
+    for (window_bits, no_context_takeover) in
+        (8..=15).flat_map(|bits| [(bits, false), (bits, true)])
+    {
+        let side = DeflateSide { no_context_takeover, window_bits };
         let params = DeflateParams { server: side, client: side };
-        Deflater::new(Role::Server, params, 0).compress(&payload).unwrap().len()
-    };
-    assert!(len(15) < 1700 && 2900 < len(9) && 2900 < len(10), "{} {}", len(15), len(10));
+        // Of so many bytes, said again at this distance.
+        let len = |distance: usize, again: &[u8]| {
+            let mut deflater = Deflater::new(Role::Server, params, 0);
+            let first = &noise[..distance];
+            if no_context_takeover {
+                return deflater.compress(&[first, again].concat()).unwrap().len();
+            }
+            let first = deflater.compress(first).unwrap();
+            first.len() + deflater.compress(again).map_or(again.len(), |it| it.len())
+        };
+        let gains = |distance: usize| {
+            len(distance, &noise[..150]) + 50 < len(distance, &noise[33_800..33_950])
+        };
+        let window = 1 << window_bits;
+        for beyond in [1, 2, 10, 40, 100, 200, 255, 300] {
+            assert!(!gains(window + beyond), "{side:?}: {beyond}");
+        }
+        // What lies ahead takes some of it.
+        assert!(gains(window.saturating_sub(300).max(200)), "{side:?}");
+    }
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn offers_of_compression() {
     let both = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
     check_offer("permessage-deflate", none, Some(both));
     check_offer(both, all, Some(both));
-    for bits in 9..=15 {
+    for bits in 8..=15 {
         let offer = format!("permessage-deflate; server_max_window_bits={bits}");
         check_offer(&offer, all, Some(&offer));
     }
@@ -173,7 +173,6 @@ fn offers_of_compression() {
 fn an_offer_that_cannot_be_kept_is_passed_over() {
     let all = DeflateParams::WITH_CONTEXT;
     for parameter in [
-        "server_max_window_bits=8",
         "server_max_window_bits",
         "server_max_window_bits=",
         "server_max_window_bits=7",
@@ -214,7 +213,7 @@ fn the_two_ends_agree() {
         Some(sides(15, 15, true)),
         Some(sides(10, 15, false)),
         Some(sides(15, 12, true)),
-        Some(sides(9, 9, true)),
+        Some(sides(8, 8, true)),
     ];
     for client in wishes {
         for server in wishes {
@@ -234,11 +233,26 @@ fn the_two_ends_agree() {
             assert_eq!(connected.deflate.is_some(), client.is_some() && server.is_some());
             if let (Some(ours), Some(theirs)) = (connected.deflate, acceptance.deflate) {
                 assert_eq!(ours.server, theirs.server);
-                assert!(ours.client.window_bits <= theirs.client.window_bits);
-                assert_eq!(ours.client.no_context_takeover, theirs.client.no_context_takeover);
+                assert_eq!(ours.client, theirs.client);
             }
         }
     }
+}
+
+#[test]
+fn a_client_lets_the_server_name_its_window() {
+    let offer = |bits| {
+        let mut out = Vec::new();
+        let mut wanted = DeflateParams::WITHOUT_CONTEXT;
+        wanted.client.window_bits = bits;
+        write_request_fields(&mut out, NONCE, &[], Some(wanted));
+        let out = String::from_utf8(out).unwrap();
+        let offers = out.lines().find_map(|line| line.strip_prefix("sec-websocket-extensions: "));
+        String::from(offers.unwrap())
+    };
+    let both = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    assert_eq!(offer(15), format!("{both}; client_max_window_bits"));
+    assert_eq!(offer(14), format!("{both}; client_max_window_bits=14"));
 }
 
 #[test]
@@ -277,20 +291,23 @@ fn answers_to_a_client() {
         "permessage-deflate; server_max_window_bits=12",
         "permessage-deflate; server_no_context_takeover",
         "permessage-deflate; server_no_context_takeover; server_max_window_bits=13",
-        &format!("{good}; client_max_window_bits=12"),
         &format!("{good}; client_max_window_bits"),
+        &format!("{good}; client_max_window_bits=16"),
         &format!("{good}; x"),
         &format!("{good}, {good}"),
         &format!("{good}, x"),
     ] {
         assert_eq!(with(bad), Err(ResponseError::BadExtension), "{bad}");
     }
-    wanted.client.window_bits = 12;
-    let with = |value: &str| connected("101 x", &extension(value), Some(wanted));
-    let bits = |bits| with(&format!("{good}; client_max_window_bits={bits}"));
-    assert_eq!(bits(10).unwrap().deflate.unwrap().client.window_bits, 10);
-    assert_eq!(with(good).unwrap().deflate.unwrap().client.window_bits, 12);
-    for other in [8, 13] {
-        assert_eq!(bits(other), Err(ResponseError::BadExtension));
+    for own in [12, 15] {
+        wanted.client.window_bits = own;
+        let with = |value: &str| connected("101 x", &extension(value), Some(wanted));
+        for bits in 8..=15 {
+            let found = with(&format!("{good}; client_max_window_bits={bits}"));
+            let found = found.map(|it| it.deflate.unwrap().client.window_bits);
+            let want = if bits <= own { Ok(bits) } else { Err(ResponseError::BadExtension) };
+            assert_eq!(found, want);
+        }
+        assert_eq!(with(good).unwrap().deflate.unwrap().client.window_bits, own);
     }
 }
