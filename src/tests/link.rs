@@ -231,7 +231,7 @@ impl World {
                 }
             }
             Action::Arm { deadline } => self.ends[end].wakes_at = Some(deadline),
-            Action::Pause { .. } | Action::Resume { .. } => {}
+            Action::Pause { .. } | Action::Resume { .. } | Action::Rest | Action::Rouse => {}
             action => panic!("{action:?}"),
         }
     }
@@ -492,6 +492,35 @@ fn a_fault_costs_one_stream_and_a_connection_but_not_the_link() {
         "params": {"name": "again", "text": "t"}}));
     world.run(|world| world.heard[0].iter().any(|line| line.contains("\"again\"")));
     assert_eq!(world.connections, 2);
+}
+
+/// Whenever the far gateway begins to stop: what its process was asked is answered whole.
+#[test]
+fn an_answer_that_waits_when_a_drain_begins_arrives_whole() {
+    // More than a stream has credit for.
+    let text = "d".repeat(limits::LINK_WINDOW as usize * 3);
+    let mut whole = 0;
+    for steps in 0.. {
+        let mut world = dialogue([usize::MAX; 2], 1);
+        let asked = world.heard[1].len();
+        world.say(&json!({"jsonrpc": "2.0", "id": "late", "method": "tools/call",
+            "params": {"name": "late", "text": text}}));
+        let has_begun = (0..steps).all(|_| world.step());
+        let deadline = world.now + limits::DRAIN_TIMEOUT;
+        world.handle(FAR, Event::Drain { deadline });
+        let is_answer = |line: &&String| line.contains("\"id\":\"late\"");
+        world.run(|world| world.heard[0].iter().any(|line| is_answer(&line)));
+        let answer = world.heard[0].iter().find(is_answer).unwrap();
+        assert!(world.now < deadline, "{steps}");
+        if asked < world.heard[1].len() {
+            assert!(answer.contains(&text), "{steps}: {} bytes", answer.len());
+            whole += 1;
+        }
+        if !has_begun {
+            break;
+        }
+    }
+    assert!(10 < whole, "{whole}");
 }
 
 /// A client of the far gateway alone, which comes and goes.

@@ -291,12 +291,13 @@ impl Link {
         Ok(())
     }
 
-    /// Closes a stream; there will be no further event of it. With [`Reason::DONE`] what is
-    /// queued is sent first, however long it takes; otherwise it is dropped, and the message that
-    /// is under way with it. A stream that is being closed can be closed so once more.
+    /// Closes a stream; there will be no further event of it. With [`Reason::DONE`] and
+    /// [`Reason::DRAINING`] what is queued is sent first, however long it takes; otherwise it is
+    /// dropped, and the message that is under way with it. A stream that is being closed can be
+    /// closed so once more.
     pub fn close(&mut self, id: StreamId, reason: Reason, text: &str) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let is_done = reason == Reason::DONE;
+        let is_done = matches!(reason, Reason::DONE | Reason::DRAINING);
         if stream.is_closing && is_done {
             return;
         }

@@ -257,6 +257,20 @@ fn closing_sends_what_is_queued_or_drops_it() {
     assert_eq!(pair.server_said.len(), 3, "the server never heard of it");
 }
 
+/// DRAINING is no failure: what was answered before it arrives.
+#[test]
+fn a_draining_server_sends_what_it_has_answered() {
+    let (mut pair, streams) = Pair::with_streams(SETTINGS, 1);
+    pair.server().drain(5000);
+    assert_eq!(try_send(pair.server(), streams[0], &bytes(100_000)), Ok(()));
+    pair.step();
+    pair.server().close(streams[0], Reason::DRAINING, "");
+    pair.run();
+    assert_eq!(lengths(&pair.client_said, streams[0]), [100_000]);
+    assert_eq!(pair.client_said.last(), Some(&Said::Closed(1, Reason::DRAINING)));
+    assert_eq!((pair.client.streams_count(), pair.server().streams_count()), (0, 0));
+}
+
 #[test]
 fn what_cannot_be_sent_is_given_back() {
     let mut link = Link::connect(SETTINGS, "t", "a").unwrap();
