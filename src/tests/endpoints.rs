@@ -2,6 +2,7 @@
 //! of sessions and requests if they are lost, moved or cancelled at the worst moment.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::admission::entrance::{Entrance, Protocol};
@@ -67,9 +68,9 @@ impl World {
         self.shard.handle(event, self.now);
         while let Some(action) = self.shard.poll() {
             match action {
-                Action::Dial { conn, addrs } => match addrs.first().map(|addr| addr.ip()) {
+                Action::Dial { conn, addrs } => match addrs.first().map(SocketAddr::ip) {
                     Some(std::net::IpAddr::V4(ip)) => {
-                        self.conns.push((conn, ip.octets()[3], false))
+                        self.conns.push((conn, ip.octets()[3], false));
                     }
                     other => panic!("{other:?}"),
                 },
@@ -141,7 +142,7 @@ impl World {
     #[track_caller]
     fn dialled(&self, place: u8) -> ConnId {
         let mut dialled = self.conns.iter().filter(|(_, at, is_there)| *at == place && !is_there);
-        dialled.next().map(|(conn, ..)| *conn).unwrap_or_else(|| panic!("{:?}", self.conns))
+        dialled.next().map_or_else(|| panic!("{:?}", self.conns), |(conn, ..)| *conn)
     }
 
     #[track_caller]
@@ -224,7 +225,7 @@ impl World {
         self.welcome(server, id);
         let answer = self.read(client).to_ascii_lowercase();
         let name = answer.split("mcp-session-id: ").nth(1).unwrap_or_else(|| panic!("{answer}"));
-        let name = name[..32].to_owned();
+        let name = name.get(..32).unwrap().to_owned();
         self.post(&name, INITIALIZED);
         let server = self.find("notifications/initialized");
         self.answer(server, "202 Accepted", "");
