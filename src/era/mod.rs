@@ -4,6 +4,7 @@
 //! beats everything, so that a modern `initialize` is a modern (and unknown) method.
 
 mod object;
+pub mod subscription;
 pub mod to_legacy;
 pub mod to_modern;
 

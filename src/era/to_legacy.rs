@@ -10,7 +10,7 @@ use wire::rpc::Envelope;
 
 use super::object::{edit, edit_meta, is_protocols, member, object, with_params};
 use crate::federation::combine::has_capability;
-use crate::federation::value::{find, find_path, text_of, token};
+use crate::federation::value::{find_path, text_of, token};
 use crate::limits;
 use crate::message::Revision;
 
@@ -235,6 +235,28 @@ pub fn input_request(bytes: &[u8], envelope: &Envelope) -> Option<Vec<u8>> {
     Some(entry(method, envelope.params.map(|span| span.get(bytes))))
 }
 
+/// Whether a client with these capabilities (raw JSON) can answer what [`input_request`] made: it
+/// must not be asked anything else (basic/patterns/mrtr, Server Requirements).
+pub fn is_declared(entry: &[u8], capabilities: &[u8]) -> bool {
+    let has = |path: &[&str]| has_capability(capabilities, path);
+    let param = |key: &str| find_path(entry, &["params", key]).map(|span| span.get(entry));
+    match member(entry, "method") {
+        Some(b"\"roots/list\"") => has(&["roots"]),
+        Some(b"\"sampling/createMessage\"") => {
+            let has_tools = param("tools").or(param("toolChoice")).is_some();
+            has(&["sampling"]) && (!has_tools || has(&["sampling", "tools"]))
+        }
+        Some(b"\"elicitation/create\"") if param("mode") == Some(b"\"url\"") => {
+            has(&["elicitation", "url"])
+        }
+        // client/elicitation, Capabilities: neither mode means forms.
+        Some(b"\"elicitation/create\"") => {
+            has(&["elicitation", "form"]) || has(&["elicitation"]) && !has(&["elicitation", "url"])
+        }
+        _ => false,
+    }
+}
+
 /// An entry of `inputRequests`.
 ///
 /// It is no request of its own: nothing reports its progress, and nothing says when a URL was
@@ -281,95 +303,258 @@ pub fn request_state(bytes: &[u8]) -> Option<String> {
     find_path(bytes, &["params", "requestState"]).and_then(|span| text_of(span.get(bytes)))
 }
 
-/// What a subscription of a modern client lets through (basic/patterns/subscriptions).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Whether it is told that lists of tools, prompts, resources have changed.
-    lists: [bool; 3],
-    /// The resources whose changes it is told.
-    pub uris: Vec<String>,
-}
+#[cfg(test)]
+mod tests {
+    use wire::rpc::{Limits, scan};
 
-/// The lists that may change: member of the filter, capability, notification.
-pub(super) const CHANGES: [(&str, &str, &str); 3] = [
-    ("toolsListChanged", "tools", "notifications/tools/list_changed"),
-    ("promptsListChanged", "prompts", "notifications/prompts/list_changed"),
-    ("resourcesListChanged", "resources", "notifications/resources/list_changed"),
-];
+    use super::*;
 
-/// What of a subscription can be honoured: `filter` is the raw `params.notifications` of
-/// `subscriptions/listen`, `capabilities` are those of the legacy server (Acknowledgment: what it
-/// does not support is left out). The same holds for URIs beyond
-/// [`limits::SESSION_SETUP_MAX`]: a server that starts anew is to be told of all of them.
-pub fn changed(filter: &[u8], capabilities: &[u8]) -> Filter {
-    let lists = CHANGES.map(|(key, capability, _)| {
-        member(filter, key) == Some(b"true")
-            && has_capability(capabilities, &[capability, "listChanged"])
-    });
-    let list = member(filter, "resourceSubscriptions");
-    let list = list.filter(|_| has_capability(capabilities, &["resources", "subscribe"]));
-    let list = list.unwrap_or(b"[]");
-    let spans = json::elements(list, limits::DEPTH_MAX).flatten();
-    let uris = spans.filter_map(|span| text_of(span.get(list)));
-    Filter { lists, uris: uris.take(limits::SESSION_SETUP_MAX).collect() }
-}
-
-impl Filter {
-    /// It as raw JSON: `params.notifications` of the acknowledgement.
-    pub fn json(&self) -> Vec<u8> {
-        filter_json(self.lists, &self.uris)
+    fn envelope(bytes: &str) -> Envelope {
+        scan(bytes.as_bytes(), Limits { depth_max: 64, len_max: 65_536 }).unwrap()
     }
 
-    /// Whether a notification of the server is for this subscription.
-    pub fn lets_through(&self, notification: &[u8]) -> bool {
-        let method = find(notification, "method").and_then(|span| text_of(span.get(notification)));
-        let Some(method) = method else { return false };
-        if method == "notifications/resources/updated" {
-            let uri = find_path(notification, &["params", "uri"]);
-            let uri = uri.and_then(|span| text_of(span.get(notification)));
-            return uri.is_some_and(|uri| self.uris.iter().any(|whole| is_in(&uri, whole)));
+    fn text(bytes: impl Into<Vec<u8>>) -> String {
+        String::from_utf8(bytes.into()).unwrap()
+    }
+
+    #[test]
+    fn a_session_is_opened_for_who_the_caller_is() {
+        let meta = concat!(
+            r#"{"io.modelcontextprotocol/clientInfo":{ "name":"c","version":"1" },"#,
+            r#""io.modelcontextprotocol/clientCapabilities":{"extensions":{"a/b":{}},"tasks":{},"#,
+            r#""roots":{"listChanged":true},"sampling":{"tools":{}},"elicitation":{ "url":{}}}}"#,
+        );
+        let wanted = concat!(
+            r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","#,
+            r#""capabilities":{"roots":{},"sampling":{"tools":{}},"elicitation":{ "url":{}}},"#,
+            r#""clientInfo":{ "name":"c","version":"1" }}}"#,
+        );
+        assert_eq!(text(initialize(meta.as_bytes())), wanted);
+        let bare = text(initialize(b"{}"));
+        let wanted = format!(r#""capabilities":{{}},"clientInfo":{CLIENT_INFO}}}}}"#);
+        assert!(bare.ends_with(&wanted), "{bare}");
+    }
+
+    #[track_caller]
+    fn check_request(message: &str, wanted: &str) {
+        assert_eq!(text(request(message.as_bytes(), &envelope(message))), wanted);
+    }
+
+    #[test]
+    fn requests_lose_what_is_modern() {
+        check_request(
+            concat!(
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"requestState":"s","name":"t","#,
+                r#""arguments":{"requestState":1e0},"task":{},"inputResponses":{},"_meta":{ "progressToken":1,"#,
+                r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","a.b/c":"\u0061"}}}"#,
+            ),
+            concat!(
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","#,
+                r#""arguments":{"requestState":1e0},"#,
+                r#""_meta":{ "progressToken":1,"a.b/c":"\u0061"}}}"#,
+            ),
+        );
+        check_request(
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/logLevel":"info"}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{}}"#,
+        );
+        let bare = r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#;
+        check_request(bare, bare);
+    }
+
+    #[test]
+    fn levels_have_an_order() {
+        let of = |level: &str| {
+            let text = format!(
+                r#"{{"params":{{"_meta":{{"io.modelcontextprotocol/logLevel":{level}}}}}}}"#
+            );
+            log_level(text.as_bytes())
+        };
+        assert_eq!(of("\"notice\""), Some(LogLevel::Notice));
+        assert_eq!(of("\"loud\""), None);
+        assert_eq!(of("3"), None);
+        let is_logged = |level: &str, wanted| {
+            is_logged(format!(r#"{{"params":{{"level":"{level}"}}}}"#).as_bytes(), wanted)
+        };
+        assert!(is_logged("debug", Some(LogLevel::Debug)));
+        assert!(is_logged("emergency", Some(LogLevel::Debug)));
+        assert!(is_logged("critical", Some(LogLevel::Error)));
+        assert!(!is_logged("notice", Some(LogLevel::Warning)));
+        assert!(!is_logged("loud", Some(LogLevel::Debug)));
+        assert!(!is_logged("emergency", None));
+        assert!(!is_logged("loud", None));
+        let wanted =
+            r#"{"jsonrpc":"2.0","id":0,"method":"logging/setLevel","params":{"level":"alert"}}"#;
+        assert_eq!(text(set_level(LogLevel::Alert)), wanted);
+    }
+
+    #[track_caller]
+    fn check_result(method: &str, it: &str, info: Option<&str>, wanted: &str) {
+        let out = result(method.as_bytes(), it.as_bytes(), info.map(str::as_bytes));
+        assert_eq!(text(out), wanted);
+    }
+
+    #[test]
+    fn results_say_what_modern_ones_must() {
+        check_result(
+            "tools/call",
+            r#"{"content":[ 1e0 ]}"#,
+            None,
+            r#"{"content":[ 1e0 ],"resultType":"complete"}"#,
+        );
+        check_result(
+            "tools/list",
+            r#"{"tools":[],"_meta":{"a":1}}"#,
+            Some(r#"{"name":"s"}"#),
+            r#"{"tools":[],"_meta":{"a":1,"io.modelcontextprotocol/serverInfo":{"name":"s"}},"resultType":"complete","ttlMs":0,"cacheScope":"private"}"#,
+        );
+        check_result(
+            "resources/read",
+            r#"{"ttlMs":5,"resultType":"complete","cacheScope":"public"}"#,
+            None,
+            r#"{"ttlMs":5,"resultType":"complete","cacheScope":"public"}"#,
+        );
+        // Whatever a legacy server means by it, its result is complete.
+        check_result(
+            "x",
+            r#"{"resultType":"input_required"}"#,
+            None,
+            r#"{"resultType":"complete"}"#,
+        );
+    }
+
+    #[test]
+    fn what_a_server_is_is_told_as_discovery() {
+        let initialized = concat!(
+            r#"{"protocolVersion":"2025-11-25","capabilities":{"tasks":{},"tools":{"listChanged":true},"#,
+            r#""logging":{},"extensions":{"a/b":{}},"x":{}},"serverInfo":{"name":"s","version":"1"},"instructions":"Do."}"#,
+        );
+        let wanted = concat!(
+            r#"{"capabilities":{"tools":{"listChanged":true},"logging":{},"x":{}},"instructions":"Do.","#,
+            r#""supportedVersions":["2026-07-28"],"resultType":"complete","ttlMs":0,"cacheScope":"private","#,
+            r#""_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}}}"#,
+        );
+        assert_eq!(text(discovered(initialized.as_bytes())), wanted);
+    }
+
+    const URLS: &str = r#"{"elicitation":{"url":{}}}"#;
+
+    #[track_caller]
+    fn check_code(code: i64, method: &str, wanted: Option<i64>) {
+        let it = format!(r#"{{"code":{code},"message":"m","data":{{"x":1}}}}"#);
+        let out = error(it.as_bytes(), code, method.as_bytes(), URLS.as_bytes());
+        let wanted = wanted.map_or(ModernError::Same, |new| {
+            let it = it.replace(&code.to_string(), &new.to_string());
+            ModernError::Error(it.into_bytes(), new)
+        });
+        assert_eq!(out, wanted, "{code}");
+    }
+
+    #[test]
+    fn errors_have_the_codes_of_the_modern_era() {
+        check_code(-32002, "resources/read", Some(-32602));
+        for code in [-32020, -32021, -32022, -32042, -32050, -32099] {
+            check_code(code, "tools/call", Some(-32603));
         }
-        CHANGES.iter().zip(self.lists).any(|((.., name), is_on)| is_on && method == *name)
+        for code in [-32000, -32001, -32019, -32100, -32601, -32602, -32603, -32700, 1] {
+            check_code(code, "tools/call", None);
+        }
     }
-}
 
-/// A filter as raw JSON.
-pub(super) fn filter_json(lists: [bool; 3], uris: &[String]) -> Vec<u8> {
-    let on = CHANGES.iter().zip(lists).filter(|(_, is_on)| *is_on);
-    let mut members: Vec<(&str, &[u8])> = on.map(|((key, ..), _)| (*key, &b"true"[..])).collect();
-    let uris: Vec<Vec<u8>> = uris.iter().map(|uri| token(uri)).collect();
-    let list = [b"[", uris.join(&b',').as_slice(), b"]"].concat();
-    if !uris.is_empty() {
-        members.push(("resourceSubscriptions", &list));
+    #[test]
+    fn an_error_that_wants_a_url_opened_is_a_question() {
+        let it = br#"{"code":-32042,"data":{"elicitations":[{"mode":"url","elicitationId":"e","url":"u","message":"m"},{"mode":"url","url":"v"}]}}"#;
+        let wanted = concat!(
+            r#"{"resultType":"input_required","inputRequests":{"#,
+            r#""url-0":{"method":"elicitation/create","params":{"mode":"url","url":"u","message":"m"}},"#,
+            r#""url-1":{"method":"elicitation/create","params":{"mode":"url","url":"v"}}}}"#,
+        );
+        let asked = error(it, -32042, b"tools/call", URLS.as_bytes());
+        assert_eq!(asked, ModernError::Result(wanted.as_bytes().to_vec()));
+        // Who cannot be asked, and what may not ask.
+        let missing = ModernError::Error(URL_MISSING.to_vec(), -32021);
+        assert_eq!(error(it, -32042, b"tools/call", br#"{"elicitation":{}}"#), missing);
+        json::validate(URL_MISSING, 8).unwrap();
+        let failed = error(it, -32042, b"tools/list", URLS.as_bytes());
+        assert!(matches!(failed, ModernError::Error(_, -32603)), "{failed:?}");
+        let nothing = br#"{"code":-32042,"data":{"elicitations":[]}}"#;
+        let failed = error(nothing, -32042, b"tools/call", URLS.as_bytes());
+        assert!(matches!(failed, ModernError::Error(_, -32603)), "{failed:?}");
     }
-    object(&members)
-}
 
-/// Whether a URI is this one, or of something in it: the server may tell of a part of what was
-/// subscribed to (schema, `ResourceUpdatedNotification`).
-fn is_in(uri: &str, whole: &str) -> bool {
-    uri.strip_prefix(whole).is_some_and(|rest| {
-        rest.is_empty() || whole.ends_with('/') || rest.starts_with(['/', '?', '#'])
-    })
-}
+    #[track_caller]
+    fn check_input(method: &str, params: &str, wanted: Option<&str>) {
+        let message = format!(r#"{{"jsonrpc":"2.0","id":9,"method":"{method}"{params}}}"#);
+        let wanted = wanted.map(|params| format!(r#"{{"method":"{method}"{params}}}"#));
+        let out = input_request(message.as_bytes(), &envelope(&message));
+        assert_eq!(out.map(text), wanted);
+    }
 
-/// The first message of a subscription (basic/patterns/subscriptions, Acknowledgment). `id` is
-/// that of the `subscriptions/listen`, as raw JSON.
-pub fn acknowledged(id: &[u8], filter: &Filter) -> Vec<u8> {
-    let meta = object(&[("io.modelcontextprotocol/subscriptionId", id)]);
-    let params = object(&[("_meta", &meta), ("notifications", &filter.json())]);
-    object(&[
-        ("jsonrpc", b"\"2.0\""),
-        ("method", b"\"notifications/subscriptions/acknowledged\""),
-        ("params", &params),
-    ])
-}
+    #[test]
+    fn requests_of_servers_are_entries() {
+        check_input("roots/list", "", Some(""));
+        check_input(
+            "roots/list",
+            r#","params":{"_meta":{"progressToken":1}}"#,
+            Some(r#","params":{}"#),
+        );
+        check_input(
+            "elicitation/create",
+            r#","params":{"mode":"url","elicitationId":"e","url":"\u0061","task":{"ttl":1}}"#,
+            Some(r#","params":{"mode":"url","url":"\u0061"}"#),
+        );
+        check_input(
+            "sampling/createMessage",
+            r#","params":{"messages":[],"_meta":{"io.modelcontextprotocol/related-task":{},"a":1}}"#,
+            Some(r#","params":{"messages":[],"_meta":{"a":1}}"#),
+        );
+        check_input("ping", "", None);
+        check_input("tasks/get", r#","params":{"taskId":"t"}"#, None);
+    }
 
-/// A legacy notification as one of the subscription that `subscriptions/listen` with this id (raw
-/// JSON) has opened.
-pub fn subscribed(notification: &[u8], id: &[u8]) -> Vec<u8> {
-    let params = member(notification, "params").unwrap_or(b"{}");
-    let set: [(&str, &[u8]); 1] = [("io.modelcontextprotocol/subscriptionId", id)];
-    let params = edit_meta(params, |_| false, |_| false, &set);
-    edit(notification, |_| false, &[("params", &params)])
+    #[test]
+    fn clients_are_asked_only_what_they_can_answer() {
+        let is_declared = |method: &str, params: &str, capabilities: &str| {
+            let entry = format!(r#"{{"method":"{method}","params":{params}}}"#);
+            is_declared(entry.as_bytes(), capabilities.as_bytes())
+        };
+        assert!(is_declared("roots/list", "{}", r#"{"roots":{}}"#));
+        assert!(!is_declared("roots/list", "{}", r#"{"sampling":{}}"#));
+        let tools = r#"{"tools":[]}"#;
+        assert!(is_declared("sampling/createMessage", "{}", r#"{"sampling":{}}"#));
+        assert!(!is_declared("sampling/createMessage", tools, r#"{"sampling":{}}"#));
+        assert!(is_declared("sampling/createMessage", tools, r#"{"sampling":{"tools":{}}}"#));
+        let elicit = |mode: &str, capabilities: &str| {
+            is_declared("elicitation/create", &format!(r#"{{"mode":"{mode}"}}"#), capabilities)
+        };
+        assert!(elicit("form", r#"{"elicitation":{}}"#));
+        assert!(!elicit("url", r#"{"elicitation":{}}"#));
+        assert!(elicit("url", URLS) && !elicit("form", URLS));
+        assert!(elicit("form", r#"{"elicitation":{"url":{},"form":{}}}"#));
+        assert!(!elicit("form", "{}"));
+        assert!(!is_declared("ping", "{}", URLS));
+    }
+
+    #[test]
+    fn questions_are_put_together() {
+        let requests = [("1".to_owned(), b"{\"method\":\"roots/list\"}".to_vec())];
+        let wanted = r#"{"resultType":"input_required","inputRequests":{"1":{"method":"roots/list"}},"requestState":"a\"b"}"#;
+        assert_eq!(text(input_required(&requests, Some("a\"b"))), wanted);
+    }
+
+    #[test]
+    fn answers_are_found() {
+        let bytes = concat!(
+            r#"{"params":{ "inputResponses" : {"\u0061": {"roots":[]} ,"b":{}},"#,
+            r#""requestState":"\u0073"}}"#,
+        );
+        let bytes = bytes.as_bytes();
+        let found: Vec<(String, &[u8])> =
+            input_responses(bytes).into_iter().map(|(key, span)| (key, span.get(bytes))).collect();
+        let wanted = [("a".to_owned(), &br#"{"roots":[]}"#[..]), ("b".to_owned(), &b"{}"[..])];
+        assert_eq!(found, wanted);
+        assert_eq!(request_state(bytes).as_deref(), Some("s"));
+        assert!(input_responses(br#"{"params":{"inputResponses":[]}}"#).is_empty());
+        assert_eq!(request_state(br#"{"params":{"requestState":1}}"#), None);
+    }
 }

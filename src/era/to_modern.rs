@@ -4,14 +4,15 @@
 //! shard's business. `docs/eras.md` has the whole table. Sections are those of MCP 2026-07-28,
 //! unless a date stands before them.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
-use wire::json;
-use wire::rpc::Envelope;
+use wire::json::{self, Span};
+use wire::rpc::{Envelope, splice};
 
 use super::object::{edit, edit_meta, is_protocols, member, object, with_params};
-use super::to_legacy::{CHANGES, client_capabilities, filter_json, is_of_one_era};
-use crate::federation::combine::has_capability;
-use crate::federation::value::{find_path, text_of, token};
+use super::to_legacy::{client_capabilities, is_of_one_era};
+use crate::federation::value::{find, find_path, text_of, token};
 use crate::limits;
 use crate::message::Revision;
 
@@ -41,10 +42,10 @@ pub fn meta(initialize: &[u8]) -> Bytes {
 /// `logging/setLevel` has set, if it was (server/utilities/logging, Per-request log level).
 pub fn request(bytes: &[u8], envelope: &Envelope, meta: &[u8], level: Option<&[u8]>) -> Vec<u8> {
     let entries = json::entries(meta, limits::DEPTH_MAX).unwrap_or_default();
-    let keys: Vec<_> = entries.iter().map(|(key, _)| key.decode(meta)).collect();
-    let keys = keys.iter().filter_map(|key| std::str::from_utf8(key).ok());
-    let values = entries.iter().map(|(_, value)| value.get(meta));
-    let mut set: Vec<(&str, &[u8])> = keys.zip(values).collect();
+    let named = entries.iter().map(|(key, value)| (key.decode(meta), value.get(meta)));
+    let named: Vec<_> = named.collect();
+    let members = named.iter().filter_map(|(key, value)| Some((str::from_utf8(key).ok()?, *value)));
+    let mut set: Vec<(&str, &[u8])> = members.collect();
     set.extend(level.map(|level| ("io.modelcontextprotocol/logLevel", level)));
     let params = envelope.params.map_or(&b"{}"[..], |params| params.get(bytes));
     let params = edit_meta(params, is_of_one_era, is_protocols, &set);
@@ -115,16 +116,17 @@ pub fn input_required(result: &[u8]) -> Option<InputRequired> {
     Some(requests.map(|requests| InputRequired { requests, state }).unwrap_or_default())
 }
 
-/// The questions in `inputRequests`; none if one of them is not to be understood.
+/// The questions in `inputRequests`; none if one of them is not to be understood, or two have the
+/// same key.
 fn input_requests(all: &[u8]) -> Option<Vec<InputRequest>> {
     let entries = json::entries(all, limits::DEPTH_MAX).ok()?;
+    let mut keys = HashSet::new();
     let requests = entries.into_iter().map(|(key, value)| {
         let request = value.get(all);
-        Some(InputRequest {
-            key: String::from_utf8(key.decode(all).into_owned()).ok()?,
-            method: text_of(member(request, "method")?)?,
-            params: member(request, "params").map(Bytes::copy_from_slice),
-        })
+        let key = String::from_utf8(key.decode(all).into_owned()).ok()?;
+        let method = text_of(member(request, "method")?)?;
+        let params = member(request, "params").map(Bytes::copy_from_slice);
+        keys.insert(key.clone()).then_some(InputRequest { key, method, params })
     });
     requests.collect()
 }
@@ -190,32 +192,39 @@ pub fn retry(
     with_params(message, envelope, &params)
 }
 
-/// A `subscriptions/listen` with this id (raw JSON) for all that a server with these capabilities
-/// can tell, and for these resources (basic/patterns/subscriptions). None: there is nothing.
-pub fn listen(id: &[u8], meta: &[u8], capabilities: &[u8], uris: &[String]) -> Option<Bytes> {
-    let lists = CHANGES
-        .map(|(_, capability, _)| has_capability(capabilities, &[capability, "listChanged"]));
-    let can_subscribe = has_capability(capabilities, &["resources", "subscribe"]);
-    let uris = if can_subscribe { uris } else { &[] };
-    if uris.is_empty() && !lists.contains(&true) {
-        return None;
+/// A complete modern `result` as a legacy client can read it. None: as it is; what it has more than
+/// a legacy one is legal there.
+///
+/// To legacy clients an output and its schema are objects (schema, `CallToolResult` and `Tool`); to
+/// many of them a list with another schema is none. What the output says stands in `content` too.
+pub fn result(method: &[u8], result: &[u8]) -> Option<Vec<u8>> {
+    match method {
+        b"tools/call" => {
+            let is_output = member(result, "structuredContent")?.starts_with(b"{");
+            (!is_output).then(|| edit(result, |key| key == b"structuredContent", &[]))
+        }
+        b"tools/list" => tools(result),
+        _ => None,
     }
-    let params = object(&[("_meta", meta), ("notifications", &filter_json(lists, uris))]);
-    let members: [(&str, &[u8]); 4] = [
-        ("jsonrpc", b"\"2.0\""),
-        ("id", id),
-        ("method", b"\"subscriptions/listen\""),
-        ("params", &params),
-    ];
-    Some(object(&members).into())
 }
 
-/// A notification of a subscription as a legacy one.
-pub fn plain(notification: &[u8]) -> Vec<u8> {
-    let Some(params) = member(notification, "params") else { return notification.to_vec() };
-    let is_dropped = |key: &[u8]| key == b"io.modelcontextprotocol/subscriptionId";
-    let params = edit_meta(params, |_| false, is_dropped, &[]);
-    edit(notification, |_| false, &[("params", &params)])
+/// A list of tools without the schemas of outputs that are no objects. None: there is none.
+fn tools(result: &[u8]) -> Option<Vec<u8>> {
+    let list = find(result, "tools")?;
+    let mut edits: Vec<(Span, Vec<u8>)> = Vec::new();
+    for span in json::elements(list.get(result), limits::DEPTH_MAX).flatten() {
+        let tool = span.get(list.get(result));
+        let Some(schema) = member(tool, "outputSchema") else { continue };
+        if member(schema, "type") == Some(b"\"object\"") {
+            continue;
+        }
+        let at = Span { start: list.start + span.start, end: list.start + span.end };
+        edits.push((at, edit(tool, |key| key == b"outputSchema", &[])));
+    }
+    let edits: Vec<(Span, &[u8])> = edits.iter().map(|(at, tool)| (*at, tool.as_slice())).collect();
+    let mut out = Vec::new();
+    splice(&mut out, result, &edits);
+    (!edits.is_empty()).then_some(out)
 }
 
 /// What a legacy client is told in the place of a modern `error` object with this code: an `error`
@@ -240,4 +249,244 @@ pub fn error(error: &[u8], code: i64, method: &[u8]) -> Option<(Vec<u8>, i64)> {
     let mut set: Vec<(&str, &[u8])> = vec![("code", code.as_bytes())];
     set.extend(text.as_ref().map(|text| ("message", text.as_slice())));
     Some((edit(error, |_| false, &set), new))
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::rpc::{Limits, scan};
+
+    use super::*;
+
+    const META: &str = concat!(
+        r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
+        r#""io.modelcontextprotocol/clientCapabilities":{"roots":{}},"#,
+        r#""io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"}}"#,
+    );
+
+    fn envelope(bytes: &str) -> Envelope {
+        scan(bytes.as_bytes(), Limits { depth_max: 64, len_max: 65_536 }).unwrap()
+    }
+
+    fn text(bytes: impl Into<Vec<u8>>) -> String {
+        String::from_utf8(bytes.into()).unwrap()
+    }
+
+    #[test]
+    fn who_a_client_is_goes_with_every_request() {
+        let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{
+            "protocolVersion":"2025-11-25","clientInfo":{"name":"c","version":"1"},
+            "capabilities":{"tasks":{"list":{}},"roots":{"listChanged":true},"extensions":{}}}}"#;
+        assert_eq!(text(meta(initialize.as_bytes())), META);
+        let bare = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+        assert_eq!(text(meta(br#"{"method":"initialize","id":0}"#)), bare);
+        let old =
+            br#"{"params":{"capabilities":{"elicitation":{},"vendor":{"x":1.0}},"clientInfo":1}}"#;
+        let old = text(meta(old));
+        assert!(old.contains(r#"Capabilities":{"elicitation":{},"vendor":{"x":1.0}}}"#), "{old}");
+    }
+
+    #[track_caller]
+    fn check_request(message: &str, level: Option<&str>, wanted: &str) {
+        let out =
+            request(message.as_bytes(), &envelope(message), b"{\"k\":1}", level.map(str::as_bytes));
+        assert_eq!(text(out), wanted);
+    }
+
+    #[test]
+    fn requests_get_the_metadata_of_their_client() {
+        check_request(
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#,
+            None,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"k":1}}}"#,
+        );
+        check_request(
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{ "name":"\u0074" },"id":1}"#,
+            None,
+            concat!(
+                r#"{"jsonrpc":"2.0","method":"tools/call","#,
+                r#""params":{ "name":"\u0074","_meta":{"k":1} },"id":1}"#,
+            ),
+        );
+        check_request(
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"progressToken":70,"k":2},"a":1}}"#,
+            Some("\"info\""),
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"progressToken":70,"k":1,"io.modelcontextprotocol/logLevel":"info"},"a":1}}"#,
+        );
+    }
+
+    #[test]
+    fn what_the_client_says_of_the_other_era_does_not_count() {
+        check_request(
+            concat!(
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"#,
+                r#""io.modelcontextprotocol/clientInfo":0,"io.modelcontextprotocol/logLevel":"debug","#,
+                r#""traceparent":"00"},"task":{},"requestState":"s","inputResponses":{},"a":1}}"#
+            ),
+            None,
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"traceparent":"00","k":1},"a":1}}"#,
+        );
+    }
+
+    #[track_caller]
+    fn check_initialized(discovered: &str, revision: Revision, wanted: &str) {
+        assert_eq!(text(initialized(discovered.as_bytes(), revision)), wanted);
+    }
+
+    #[test]
+    fn a_session_begins_with_what_the_server_has_told() {
+        let discovered = concat!(
+            r#"{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"#,
+            r#""completions":{},"extensions":{"a/b":{}}},"instructions":"Do.","resultType":"complete","#,
+            r#""ttlMs":5,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"2"},"x":1}}"#,
+        );
+        check_initialized(
+            discovered,
+            Revision::V2025_11_25,
+            concat!(
+                r#"{"capabilities":{"tools":{"listChanged":true},"completions":{}},"instructions":"Do.","#,
+                r#""_meta":{"x":1},"protocolVersion":"2025-11-25","serverInfo":{"name":"s","version":"2"}}"#,
+            ),
+        );
+        check_initialized(
+            r#"{"capabilities":{"completions":{},"logging":{}},"_meta":{}}"#,
+            Revision::V2024_11_05,
+            r#"{"capabilities":{"logging":{}},"protocolVersion":"2024-11-05","serverInfo":{"name":"mcp-server","version":"0"}}"#,
+        );
+    }
+
+    #[test]
+    fn questions_are_found() {
+        for complete in [r#"{}"#, r#"{"resultType":"complete","inputRequests":{}}"#] {
+            assert_eq!(input_required(complete.as_bytes()), None);
+        }
+        let result = concat!(
+            r#"{"resultType":"input_required","requestState":"a\u0062","inputRequests":{"#,
+            r#""k":{"method":"roots/list"},"l":{"params":{ },"method":"elicitation/create"}}}"#,
+        );
+        let asked = input_required(result.as_bytes()).unwrap();
+        assert_eq!(asked.state.as_deref(), Some(&br#""a\u0062""#[..]));
+        let request = |key: &str, method: &str, params: Option<&'static str>| InputRequest {
+            key: key.to_owned(),
+            method: method.to_owned(),
+            params: params.map(|params| Bytes::from_static(params.as_bytes())),
+        };
+        let wanted =
+            [request("k", "roots/list", None), request("l", "elicitation/create", Some("{ }"))];
+        assert_eq!(asked.requests, wanted);
+        let state = input_required(br#"{"resultType":"input_required","requestState":"s"}"#);
+        assert_eq!(state.unwrap().requests, []);
+    }
+
+    #[test]
+    fn results_that_are_not_valid_ask_for_nothing() {
+        let cases = [
+            r#"{"resultType":"task"}"#,
+            r#"{"resultType":1}"#,
+            r#"{"resultType":"input_required"}"#,
+            r#"{"resultType":"input_required","requestState":"s","inputRequests":[]}"#,
+            r#"{"resultType":"input_required","requestState":"s","inputRequests":{"k":{}}}"#,
+            r#"{"resultType":"input_required","inputRequests":{"k":{"method":"a"},"\u006b":{"method":"a"}}}"#,
+        ];
+        for case in cases {
+            let asked = input_required(case.as_bytes());
+            assert_eq!(asked, Some(InputRequired::default()), "{case}");
+        }
+    }
+
+    #[track_caller]
+    fn check_question(method: &str, params: &str, revision: Revision, wanted: Option<&str>) {
+        let params = (!params.is_empty()).then(|| Bytes::copy_from_slice(params.as_bytes()));
+        let request = InputRequest { key: "k".to_owned(), method: method.to_owned(), params };
+        let wanted = wanted
+            .map(|params| format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}"{params}}}"#));
+        assert_eq!(question(7, &request, revision).map(text), wanted);
+    }
+
+    #[test]
+    fn questions_are_asked_as_the_client_knows_them() {
+        use Revision::*;
+        let elicit = "elicitation/create";
+        check_question("roots/list", "", V2024_11_05, Some(""));
+        check_question("sampling/createMessage", "{ }", V2024_11_05, Some(r#","params":{ }"#));
+        let form = r#"{"mode":"form","message":"m"}"#;
+        check_question(elicit, form, V2025_03_26, None);
+        check_question(elicit, form, V2025_06_18, Some(r#","params":{"message":"m"}"#));
+        check_question(elicit, form, V2025_11_25, Some(&format!(r#","params":{form}"#)));
+        let url = r#"{"mode":"url","url":"u"}"#;
+        check_question(elicit, url, V2025_06_18, None);
+        let wanted = r#","params":{"mode":"url","url":"u","elicitationId":"mcp-gateway-7"}"#;
+        check_question(elicit, url, V2025_11_25, Some(wanted));
+        check_question("ping", "", V2025_11_25, None);
+        assert_eq!(unanswered(elicit), Some(&br#"{"action":"cancel"}"#[..]));
+        assert_eq!(unanswered("roots/list"), None);
+    }
+
+    #[test]
+    fn a_retry_has_the_answers_of_the_last_round_only() {
+        let message = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","inputResponses":{"a":1},"requestState":"old","_meta":{"k":1}}}"#;
+        let again = |responses: &[(String, &[u8])], state: Option<&[u8]>| {
+            text(retry(message.as_bytes(), &envelope(message), responses, state))
+        };
+        let answers = [("b".to_owned(), &b"{ }"[..])];
+        let wanted = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","inputResponses":{"b":{ }},"requestState":"n\/w","_meta":{"k":1}}}"#;
+        assert_eq!(again(&answers, Some(br#""n\/w""#)), wanted);
+        let wanted = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","_meta":{"k":1}}}"#;
+        assert_eq!(again(&[], None), wanted);
+        let bare = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#;
+        let wanted = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"inputResponses":{"b":{ }}}}"#;
+        assert_eq!(text(retry(bare.as_bytes(), &envelope(bare), &answers, None)), wanted);
+    }
+
+    #[test]
+    fn outputs_that_are_no_objects_are_left_out() {
+        let read = |method: &str, it: &str| result(method.as_bytes(), it.as_bytes()).map(text);
+        assert_eq!(read("tools/call", r#"{"content":[]}"#), None);
+        assert_eq!(read("tools/call", r#"{"structuredContent":{},"content":[]}"#), None);
+        let list = r#"{"structuredContent":[1],"content":[ ]}"#;
+        assert_eq!(read("tools/call", list).as_deref(), Some(r#"{"content":[ ]}"#));
+        assert_eq!(read("prompts/get", list), None);
+        let tools =
+            r#"{"tools":[{"name":"a","outputSchema":{"type":"object"}},{"name":"b"}],"ttlMs":0}"#;
+        assert_eq!(read("tools/list", tools), None);
+        let tools = concat!(
+            r#"{"tools":[ {"name":"a","outputSchema":{"type":"array"}}, {"name":"b"} ,"#,
+            r#"{"outputSchema":{},"name":"c"}],"ttlMs":0}"#,
+        );
+        let wanted = r#"{"tools":[ {"name":"a"}, {"name":"b"} ,{"name":"c"}],"ttlMs":0}"#;
+        assert_eq!(read("tools/list", tools).as_deref(), Some(wanted));
+    }
+
+    #[track_caller]
+    fn check_error(method: &str, it: &str, wanted: Option<&str>) {
+        let code = code_of(it);
+        let out = error(it.as_bytes(), code, method.as_bytes());
+        if let Some((out, code)) = &out {
+            assert_eq!(code_of(std::str::from_utf8(out).unwrap()), *code);
+        }
+        assert_eq!(out.map(|(out, _)| text(out)).as_deref(), wanted);
+    }
+
+    fn code_of(error: &str) -> i64 {
+        let code = member(error.as_bytes(), "code").unwrap();
+        std::str::from_utf8(code).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn errors_are_those_that_a_legacy_client_knows() {
+        let missing = r#"{"code":-32602,"message":"No.","data":{"uri":"a:b"}}"#;
+        let wanted = r#"{"code":-32002,"message":"No.","data":{"uri":"a:b"}}"#;
+        check_error("resources/read", missing, Some(wanted));
+        check_error("tools/call", missing, None);
+        check_error("resources/read", r#"{"code":-32602,"message":"No."}"#, None);
+        check_error("tools/call", r#"{"code":-32050,"message":"x"}"#, None);
+        let wanted = concat!(
+            r#"{"data":1,"code":-32602,"message":"The server needs capabilities "#,
+            r#"that the client has not declared."}"#,
+        );
+        check_error("tools/call", r#"{"data":1,"code":-32021,"message":"x"}"#, Some(wanted));
+        for code in [-32020, -32022] {
+            let (_, new) = error(format!("{{\"code\":{code}}}").as_bytes(), code, b"x").unwrap();
+            assert_eq!(new, -32603);
+        }
+    }
 }
