@@ -1,7 +1,12 @@
-//! Which era does a message belong to?
+//! Which era does a message belong to, and what would it be in the other?
 //!
 //! The order of the questions is that of MCP 2026-07-28, basic/versioning: per-request metadata
 //! beats everything, so that a modern `initialize` is a modern (and unknown) method.
+
+mod object;
+pub mod subscription;
+pub mod to_legacy;
+pub mod to_modern;
 
 use wire::rpc::Envelope;
 
