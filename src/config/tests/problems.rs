@@ -594,3 +594,27 @@ fn what_a_server_by_the_binary_protocol_does_not_have() {
         "#,
     );
 }
+
+#[test]
+fn servers_without_a_prefix_may_collide() {
+    check(
+        r#"
+        > [servers.a]
+        > url = "http://a/"
+        > prefix = false
+        > [servers.b]
+        > url = "http://b/"
+        > [servers.c]
+        > url = "http://c/"
+        > prefix = false
+        w: 8:10: servers.c.prefix: like `a`, it has no prefix: of tools with one name
+        > [servers.a]
+        > url = "http://a/"
+        > prefix = false
+        > [servers.b]
+        > url = "http://b/"
+        > prefix = true
+        fine
+        "#,
+    );
+}
