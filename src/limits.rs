@@ -66,8 +66,11 @@ pub const LINK_PARTIAL_LEN_MAX: usize = 1024 * 1024;
 /// Elements of a JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MAX: usize = 64;
 
-/// Sessions one shard holds.
+/// Sessions of clients one shard holds.
 pub const SESSIONS_MAX: usize = 65_536;
+/// Sessions with members of views on behalf of these; for whom there is no more, members are
+/// missing.
+pub const MEMBER_SESSIONS_MAX: usize = 2 * SESSIONS_MAX;
 /// Requests in flight in one session.
 pub const SESSION_EXCHANGES_MAX: usize = 1024;
 /// Requests of a server that one session still has to answer.

@@ -112,8 +112,7 @@ impl Shard {
         session.revision = self.sessions.get(parent)?.revision;
         session.is_mute = is_mute;
         session.parent = Some((union, index));
-        let key = self.sessions.insert(session).ok()?;
-        self.session_keys.insert(id, key);
+        let key = self.session_insert(session)?;
         self.unions.get_mut(union)?.members.get_mut(index)?.session = Some(key);
         Some(initialize)
     }

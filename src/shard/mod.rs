@@ -222,7 +222,7 @@ impl Shard {
             random: ChaCha12Rng::from_seed(identity.seed),
             conns: Table::new(limits::CONNS_MAX),
             exchanges: Table::new(limits::EXCHANGES_MAX),
-            sessions: Table::new(limits::SESSIONS_MAX),
+            sessions: Table::new(limits::SESSIONS_MAX + limits::MEMBER_SESSIONS_MAX),
             session_keys: HashMap::default(),
             processes: HashMap::default(),
             unions: Table::new(limits::SESSIONS_MAX + limits::CALLERS_MAX),

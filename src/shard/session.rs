@@ -62,12 +62,10 @@ impl Shard {
         } else if let Some(client) = self.client_mut(conn) {
             session.is_mute = client.form != Form::Any;
         }
-        let Ok(key) = self.sessions.insert(session) else {
+        let Some(key) = self.session_insert(session) else {
             self.refuse(conn, Refusal::Full, incoming.id(), now);
             return None;
         };
-        self.session_keys.insert(id, key);
-        self.counters.sessions += 1;
         if let Some(channel) = self.channel_mut(conn) {
             channel.session = Some(key);
         }
@@ -113,12 +111,10 @@ impl Shard {
         session.is_initialized = true;
         session.channel = self.channel_mut(conn).map(|_| conn);
         session.is_mute = true;
-        let key = self.sessions.insert(session).ok()?;
+        let key = self.session_insert(session)?;
         if let Some(channel) = self.channel_mut(conn) {
             channel.others.push(key);
         }
-        self.session_keys.insert(id, key);
-        self.counters.sessions += 1;
         self.counters.sessions_opened += 1;
         if !self.union_begin(key, now) {
             self.session_end(key, "refused", now);
@@ -130,6 +126,24 @@ impl Shard {
         }
         // What cannot even be begun has ended the session again.
         self.sessions.get(key).map(|_| key)
+    }
+
+    /// Puts a session into the table, unless there are too many. Those of clients and those with
+    /// members on their behalf do not take each other's places.
+    pub(super) fn session_insert(&mut self, session: Session) -> Option<SessionKey> {
+        let (id, of_clients) = (session.id, self.counters.sessions);
+        let is_ours = session.parent.is_some();
+        let (count, max) = match is_ours {
+            true => (self.sessions.len() as u64 - of_clients, limits::MEMBER_SESSIONS_MAX),
+            false => (of_clients, limits::SESSIONS_MAX),
+        };
+        if max as u64 <= count {
+            return None;
+        }
+        let key = self.sessions.insert(session).ok()?;
+        self.session_keys.insert(id, key);
+        self.counters.sessions += u64::from(!is_ours);
+        Some(key)
     }
 
     pub(super) fn link(&self, server: ServerId) -> Option<Link> {
@@ -588,5 +602,33 @@ impl Shard {
         self.counters.exchanges += u64::from(kind == Kind::Request);
         self.watch(key, now);
         Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::UnionKey;
+    use crate::tests::settings::{command, server, settings, shard};
+    use crate::upstream::catalog::Target;
+
+    #[test]
+    fn sessions_with_members_take_no_room_of_those_of_clients() {
+        let now = Instant::now();
+        let target = Target::Stdio(command(Isolation::Session));
+        let mut shard = shard(settings(vec![server(target)]), 0, 1, now);
+        let mut insert = |parent| {
+            let id = SessionId::mint(&mut shard.random, shard.identity.id, 1);
+            let link = Link::Process(None);
+            let mut session = Session::new((id, ServerId(0)), Bytes::new(), link, now);
+            session.parent = parent;
+            shard.session_insert(session).is_some()
+        };
+        let place = (UnionKey { index: 0, generation: 0 }, 0);
+        for _ in 0..limits::MEMBER_SESSIONS_MAX {
+            assert!(insert(Some(place)));
+        }
+        assert!(!insert(Some(place)));
+        assert!(insert(None));
     }
 }
