@@ -473,12 +473,14 @@ impl Shard {
         let Some(exchange) = self.exchanges.remove(key) else { return };
         self.counters.in_flight -= 1;
         self.counters.gathered -= exchange.message.len() as u64;
-        match outcome {
-            Outcome::Answered(status) if status < 400 => {}
-            Outcome::Answered(_) | Outcome::Error(_) => self.counters.failed += 1,
-            Outcome::Refused(Refusal::Timeout) => self.counters.timed_out += 1,
-            Outcome::Refused(_) => self.counters.failed += 1,
-            Outcome::Cancelled => self.counters.cancelled += 1,
+        match (exchange.reply, outcome) {
+            // The exchange of the client that it is for counts, and a missing member by itself.
+            (Reply::Leg(..), _) => {}
+            (_, Outcome::Answered(status)) if status < 400 => {}
+            (_, Outcome::Answered(_) | Outcome::Error(_)) => self.counters.failed += 1,
+            (_, Outcome::Refused(Refusal::Timeout)) => self.counters.timed_out += 1,
+            (_, Outcome::Refused(_)) => self.counters.failed += 1,
+            (_, Outcome::Cancelled) => self.counters.cancelled += 1,
         }
         if let Some(session) = exchange.session.and_then(|key| self.sessions.get_mut(key)) {
             session.exchanges.retain(|other| *other != key);

@@ -19,6 +19,7 @@ use crate::session::Link;
 use crate::shard::Shard;
 use crate::shard::answer::Outcome;
 use crate::shard::post::Incoming;
+use crate::upstream::catalog::Target;
 
 impl Shard {
     /// Sends a client's request to a member, with this in place of that part of it.
@@ -68,7 +69,9 @@ impl Shard {
         let envelope = rpc::scan(&message, self.rpc_limits()).ok()?;
         let outer = parent.and_then(|key| self.exchanges.get(key)).map(|it| it.headers.clone());
         let headers = self.channel_headers(server, (era, session), &message, &envelope);
-        let headers = match outer.filter(|outer| !outer.is_empty() && !headers.is_empty()) {
+        let target = self.settings.catalog.get(server).map(|server| &server.target);
+        let is_http = matches!(target, Some(Target::Http(..)));
+        let headers = match outer.filter(|outer| !outer.is_empty() && is_http) {
             Some(outer) => with_others(&headers, &outer),
             None => headers,
         };

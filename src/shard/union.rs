@@ -575,6 +575,11 @@ impl Shard {
                 part.push(uri);
             }
         }
+        // Each member has a copy of the message.
+        let len = bytes.len().saturating_mul(parts.len()) as u64;
+        if (limits::GATHERED_LEN_MAX as u64) < self.counters.gathered.saturating_add(len) {
+            return Step::Refuse(Refusal::Full);
+        }
         let texts: Vec<Bytes> = parts
             .iter()
             .map(|part| {

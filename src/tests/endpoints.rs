@@ -15,26 +15,26 @@ use crate::tests::settings;
 use crate::upstream::catalog::{Balance, Endpoint, Endpoints, ServerId, Target, Transport};
 use crate::upstream::view::{Member, Rules, View};
 
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
-const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-const CANCELLED: &str =
+pub(super) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+pub(super) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+pub(super) const CANCELLED: &str =
     r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#;
-const WELCOME: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}}"#;
+pub(super) const WELCOME: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}}"#;
 
-fn call(id: u32, name: &str) -> String {
+pub(super) fn call(id: u32, name: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{name}","arguments":{{}}}}}}"#
     )
 }
 
-fn result(id: u32, text: &str) -> String {
+pub(super) fn result(id: u32, text: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"said":"{text}"}}}}"#)
 }
 
 /// One shard; clients by HTTP, each request on a connection of its own.
-struct World {
-    shard: Shard,
-    now: Instant,
+pub(super) struct World {
+    pub(super) shard: Shard,
+    pub(super) now: Instant,
     /// Connections to servers, by the last byte of their address, in the order in which they were
     /// dialled; and whether they lead somewhere.
     conns: Vec<(ConnId, u8, bool)>,
@@ -43,7 +43,7 @@ struct World {
     asked: Vec<(Ticket, String)>,
 }
 
-fn place(number: u8) -> Endpoint {
+pub(super) fn place(number: u8) -> Endpoint {
     Endpoint { conns_max: 4, ..settings::endpoint(&format!("127.0.0.{number}")) }
 }
 
@@ -57,14 +57,14 @@ impl World {
         Self::with(Settings { entrances: vec![Entrance::of(Protocol::Http)], ..settings })
     }
 
-    fn with(settings: Settings) -> Self {
+    pub(super) fn with(settings: Settings) -> Self {
         let now = Instant::now();
         let shard = settings::shard(settings, 0, 1, now);
         let (conns, asked) = (Vec::new(), Vec::new());
         Self { shard, now, conns, written: HashMap::new(), asked }
     }
 
-    fn tell(&mut self, event: Event<'_>) {
+    pub(super) fn tell(&mut self, event: Event<'_>) {
         self.shard.handle(event, self.now);
         while let Some(action) = self.shard.poll() {
             match action {
@@ -88,13 +88,13 @@ impl World {
         }
     }
 
-    fn passes(&mut self, time: Duration) {
+    pub(super) fn passes(&mut self, time: Duration) {
         self.now += time;
         self.tell(Event::Woke);
     }
 
     /// A client sends a request.
-    fn ask(&mut self, method: &str, session: &str, body: &str) -> ConnId {
+    pub(super) fn ask(&mut self, method: &str, session: &str, body: &str) -> ConnId {
         let (conn, _) = settings::accept(&mut self.shard, self.now);
         let session = match session {
             "" => String::new(),
@@ -111,7 +111,7 @@ impl World {
         conn
     }
 
-    fn post(&mut self, session: &str, body: &str) -> ConnId {
+    pub(super) fn post(&mut self, session: &str, body: &str) -> ConnId {
         self.ask("POST", session, body)
     }
 
@@ -133,7 +133,7 @@ impl World {
     }
 
     /// What was written to a connection since the last look.
-    fn read(&mut self, conn: ConnId) -> String {
+    pub(super) fn read(&mut self, conn: ConnId) -> String {
         let bytes = self.written.remove(&conn).unwrap_or_default();
         String::from_utf8(bytes).unwrap()
     }
@@ -146,7 +146,7 @@ impl World {
     }
 
     #[track_caller]
-    fn connect(&mut self, place: u8) -> ConnId {
+    pub(super) fn connect(&mut self, place: u8) -> ConnId {
         let conn = self.dialled(place);
         self.conns.iter_mut().filter(|(it, ..)| *it == conn).for_each(|it| it.2 = true);
         self.tell(Event::Connected { conn });
@@ -173,11 +173,11 @@ impl World {
 
     /// The connection on which something came with this in it.
     #[track_caller]
-    fn find(&self, text: &str) -> ConnId {
+    pub(super) fn find(&self, text: &str) -> ConnId {
         self.found(text).unwrap_or_else(|| panic!("no {text}"))
     }
 
-    fn found(&self, text: &str) -> Option<ConnId> {
+    pub(super) fn found(&self, text: &str) -> Option<ConnId> {
         let is_it = |conn: &ConnId| {
             let written = self.written.get(conn).map(|it| String::from_utf8_lossy(it));
             written.is_some_and(|written| written.contains(text))
@@ -186,13 +186,13 @@ impl World {
     }
 
     /// A server says something.
-    fn say(&mut self, conn: ConnId, text: &str) {
+    pub(super) fn say(&mut self, conn: ConnId, text: &str) {
         self.written.remove(&conn);
         let mut bytes = text.as_bytes().to_vec();
         self.tell(Event::Received { conn, bytes: &mut bytes });
     }
 
-    fn answer(&mut self, conn: ConnId, status: &str, body: &str) {
+    pub(super) fn answer(&mut self, conn: ConnId, status: &str, body: &str) {
         let len = body.len();
         let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json");
         self.say(conn, &format!("{head}\r\ncontent-length: {len}\r\n\r\n{body}"));
@@ -216,7 +216,7 @@ impl World {
     }
 
     /// A session whose half at that place has that id. Its name.
-    fn open(&mut self, place: u8, id: &str) -> String {
+    pub(super) fn open(&mut self, place: u8, id: &str) -> String {
         let client = self.post("", INITIALIZE);
         let server = match self.found("\"initialize\"") {
             Some(idle) => idle,
@@ -241,7 +241,7 @@ impl World {
     }
 }
 
-fn all(endpoints: Vec<Endpoint>) -> Endpoints {
+pub(super) fn all(endpoints: Vec<Endpoint>) -> Endpoints {
     Endpoints::new(endpoints, Balance::RoundRobin).unwrap()
 }
 

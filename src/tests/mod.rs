@@ -7,5 +7,6 @@ mod binary;
 mod websocket;
 mod link;
 mod endpoints;
+mod views;
 
 mod sim;

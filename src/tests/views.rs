@@ -1,0 +1,106 @@
+//! Views of several servers, each of whose words is in the test.
+
+use std::time::Duration;
+
+use crate::ids::ConnId;
+use crate::limits;
+use crate::shard::event::Event;
+use crate::tests::endpoints::{CANCELLED, INITIALIZE, WELCOME, World, all, call, place};
+use crate::tests::settings;
+use crate::upstream::catalog::{ServerId, Target, Transport};
+use crate::upstream::view::{Member, Rules, View};
+
+/// A view of so many servers by HTTP: `m1` at place 1, and so on.
+fn world(count: u8) -> World {
+    let target = |number| Target::Http(Transport::Http, all(vec![place(number)]));
+    let targets: Vec<Target> = (1..=count).map(target).collect();
+    united(targets)
+}
+
+/// A view of these servers: `m1`, and so on.
+fn united(targets: Vec<Target>) -> World {
+    let member = |number: usize| Member {
+        server: ServerId(u16::try_from(number).unwrap() - 1),
+        prefix: Some(format!("m{number}")),
+        name: format!("m{number}"),
+        rules: Rules::default(),
+    };
+    let view = View {
+        members: (1..=targets.len()).map(member).collect(),
+        separator: "__".to_owned(),
+        timeout: Duration::from_secs(5),
+        page_len: 2,
+    };
+    let mut settings = settings::settings(targets.into_iter().map(settings::server).collect());
+    settings.catalog.add_view(None, "all".to_owned(), view);
+    World::with(settings)
+}
+
+/// A client sends a message with these header lines.
+fn post(world: &mut World, lines: &str, body: &str) -> ConnId {
+    let (conn, _) = settings::accept(&mut world.shard, world.now);
+    let mut bytes = format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\n{lines}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes();
+    world.tell(Event::Received { conn, bytes: &mut bytes });
+    conn
+}
+
+/// The `params` of requests of the stateless era end in this.
+const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
+
+/// A request of the stateless era.
+fn ask_modern(world: &mut World, method: &str, lines: &str, params: &str) -> ConnId {
+    let body =
+        format!(r#"{{"jsonrpc":"2.0","id":9,"method":"{method}","params":{{{params},{META}}}}}"#);
+    let lines = format!("mcp-protocol-version: 2026-07-28\r\nmcp-method: {method}\r\n{lines}");
+    post(world, &lines, &body)
+}
+
+#[test]
+fn a_message_for_many_members_is_counted_before_it_is_copied() {
+    let mut world = world(40);
+    let padding = "x".repeat(limits::MESSAGE_LEN - 1024);
+    assert!(limits::GATHERED_LEN_MAX < 40 * padding.len());
+    let params = format!(r#""notifications":{{"toolsListChanged":true}},"padding":"{padding}""#);
+    let client = ask_modern(&mut world, "subscriptions/listen", "", &params);
+    let answer = world.read(client);
+    assert!(answer.contains("\"full\""), "{answer}");
+    let counters = world.shard.counters();
+    assert_eq!((counters.in_flight, counters.gathered), (0, 0));
+}
+
+#[test]
+fn what_fails_for_a_client_is_counted_once() {
+    let mut world = world(1);
+    let session = world.open(1, "s1");
+    let error = r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32000,"message":"no"}}"#;
+    world.post(&session, &call(2, "m1__x"));
+    let server = world.find("\"x\"");
+    world.answer(server, "200 OK", error);
+    world.post(&session, &call(7, "m1__y"));
+    world.post(&session, CANCELLED);
+    let counters = world.shard.counters();
+    assert_eq!((counters.exchanges, counters.failed, counters.cancelled), (3, 1, 1));
+}
+
+#[test]
+fn headers_reach_members_of_old_revisions() {
+    for version in ["2025-11-25", "2025-03-26"] {
+        let mut world = world(1);
+        let client = world.post("", &INITIALIZE.replace("2025-11-25", version));
+        let server = world.connect(1);
+        let welcome = WELCOME.replace("2025-11-25", version);
+        world.answer(server, "200 OK\r\nmcp-session-id: s1", &welcome);
+        let answer = world.read(client).to_ascii_lowercase();
+        let session = answer.split("mcp-session-id: ").nth(1).unwrap()[..32].to_owned();
+        let lines = format!("mcp-session-id: {session}\r\ntraceparent: 00-1\r\n");
+        post(&mut world, &lines, &call(2, "m1__x"));
+        let server = world.find("\"x\"");
+        let sent = world.read(server);
+        assert!(sent.contains("traceparent: 00-1\r\n"), "{version}: {sent}");
+    }
+}
