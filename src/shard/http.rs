@@ -48,6 +48,9 @@ pub(super) struct Pool {
     pub(super) params: Params,
     /// The pause before a process for everybody is started again.
     pub(super) restart: Restart,
+    /// The pause before the server is tried again for clients of views that only wait for it: one
+    /// of them tries for all.
+    pub(super) retry: Restart,
     /// Whether the server was found to speak HTTP+SSE.
     pub(super) is_sse: bool,
     /// How the shard comes to its link with the server, if that is reached so.
@@ -87,6 +90,7 @@ impl Pool {
             legacy_until: None,
             params: Params::default(),
             restart: Restart::default(),
+            retry: Restart::default(),
             is_sse: false,
             uplink: Uplink::default(),
         }

@@ -47,12 +47,43 @@ impl Shard {
     /// share did and has not been started again.
     pub(super) fn member_is_failing(&self, union: UnionKey, index: usize, now: Instant) -> bool {
         let Some(entry) = self.unions.get(union) else { return false };
-        let server = self.view(entry.view).and_then(|view| Some(view.members.get(index)?.server));
+        let server = self.member_server(union, index);
         let pool = server.and_then(|server| self.pools.get(usize::from(server.0)));
         let is_paused = pool.and_then(|pool| pool.restart.at).is_some_and(|at| now < at);
         let has_sessions = entry.session().is_some();
         let member = entry.members.get(index);
         member.is_some_and(|member| member.is_failing) || is_paused && !has_sessions
+    }
+
+    fn member_server(&self, union: UnionKey, index: usize) -> Option<ServerId> {
+        Some(self.view(self.unions.get(union)?.view)?.members.get(index)?.server)
+    }
+
+    /// The pause that all clients who wait for a member make together.
+    fn member_retry(&mut self, union: UnionKey, index: usize) -> Option<&mut Restart> {
+        let server = self.member_server(union, index)?;
+        Some(&mut self.pools.get_mut(usize::from(server.0))?.retry)
+    }
+
+    /// Whether it is time to try a member that is down, and this client is who does. The others
+    /// make another pause of their own, so that not all come at once when it is back.
+    fn member_is_due(&mut self, union: UnionKey, index: usize, now: Instant) -> bool {
+        let chance = self.random.next_u32();
+        let is_past = |restart: &Restart| restart.at.is_none_or(|at| at <= now);
+        let is_claimed = self.member_retry(union, index).is_some_and(|retry| !is_past(retry));
+        let Some(entry) = self.unions.get_mut(union) else { return false };
+        let Some(member) = entry.members.get_mut(index) else { return false };
+        if member.phase != Phase::Down || !is_past(&member.restart) {
+            return false;
+        }
+        if is_claimed {
+            member.restart.died(false, chance, now);
+            return false;
+        }
+        if let Some(retry) = self.member_retry(union, index).filter(|retry| retry.at.is_some()) {
+            retry.died(false, 0, now);
+        }
+        true
     }
 
     /// Opens a member that was not asked yet, or whose time to be tried again has come. Nobody
@@ -102,8 +133,7 @@ impl Shard {
         parent: SessionKey,
         now: Instant,
     ) -> Option<Bytes> {
-        let view = self.unions.get(union)?.view;
-        let server = self.view(view)?.members.get(index)?.server;
+        let server = self.member_server(union, index)?;
         let outer = self.sessions.get(parent)?;
         let (initialize, is_mute) = (outer.initialize.clone(), outer.is_mute);
         let link = self.link(server)?;
@@ -192,6 +222,9 @@ impl Shard {
         member.restart = Restart::default();
         self.member_missed(union, index, false, now);
         let Some(parent) = parent else { return };
+        if let Some(retry) = self.member_retry(union, index) {
+            *retry = Restart::default();
+        }
         let outer = self.sessions.get(parent);
         if outer.is_some_and(|session| session.is_initialized) {
             self.member_initialized(union, index, now);
@@ -372,6 +405,10 @@ impl Shard {
             self.session_end(session, "member down", now);
         }
         if owner.is_some() {
+            let retry = self.member_retry(union, index).filter(|_| !was_open);
+            if let Some(retry) = retry.filter(|it| it.at.is_none_or(|at| at <= now)) {
+                retry.died(false, 0, now);
+            }
             self.union_watch(union, at);
         }
         for kind in had.into_iter().filter(|kind| *kind != ListKind::Templates) {
@@ -591,8 +628,7 @@ impl Shard {
         }
         let count = entry.members.len();
         for index in 0..count {
-            let member = self.unions.get(union).and_then(|union| union.members.get(index));
-            if member.is_some_and(|member| member.phase == Phase::Down) {
+            if self.member_is_due(union, index, now) {
                 self.member_open(union, index, true, now);
             }
         }

@@ -37,7 +37,7 @@ pub(super) struct World {
     pub(super) now: Instant,
     /// Connections to servers, by the last byte of their address, in the order in which they were
     /// dialled; and whether they lead somewhere.
-    conns: Vec<(ConnId, u8, bool)>,
+    pub(super) conns: Vec<(ConnId, u8, bool)>,
     /// What was written to connections and not looked at yet.
     written: HashMap<ConnId, Vec<u8>>,
     asked: Vec<(Ticket, String)>,
@@ -155,7 +155,7 @@ impl World {
 
     /// Nobody is there.
     #[track_caller]
-    fn refuse(&mut self, place: u8) {
+    pub(super) fn refuse(&mut self, place: u8) {
         let conn = self.dialled(place);
         self.tell(Event::Broken { conn });
     }
@@ -210,7 +210,7 @@ impl World {
     }
 
     /// Answers `initialize` with a session of that id; none if it is empty.
-    fn welcome(&mut self, conn: ConnId, id: &str) {
+    pub(super) fn welcome(&mut self, conn: ConnId, id: &str) {
         let named = if id.is_empty() { String::new() } else { format!("\r\nmcp-session-id: {id}") };
         self.answer(conn, &format!("200 OK{named}"), WELCOME);
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::ids::ConnId;
 use crate::limits;
 use crate::shard::event::Event;
-use crate::tests::endpoints::{CANCELLED, INITIALIZE, WELCOME, World, all, call, place};
+use crate::tests::endpoints::{
+    CANCELLED, INITIALIZE, INITIALIZED, WELCOME, World, all, call, place,
+};
 use crate::tests::settings;
 use crate::upstream::catalog::{ServerId, Target, Transport};
 use crate::upstream::view::{Member, Rules, View};
@@ -103,4 +105,49 @@ fn headers_reach_members_of_old_revisions() {
         let sent = world.read(server);
         assert!(sent.contains("traceparent: 00-1\r\n"), "{version}: {sent}");
     }
+}
+
+#[test]
+fn one_client_tries_a_broken_member_for_all() {
+    const CLIENTS: usize = 20;
+    let mut world = world(2);
+    for number in 0..CLIENTS {
+        let client = world.post("", INITIALIZE);
+        world.refuse(2);
+        let server = world.found("\"initialize\"").unwrap_or_else(|| world.connect(1));
+        world.welcome(server, &format!("s{number}"));
+        let answer = world.read(client).to_ascii_lowercase();
+        let session = answer.split("mcp-session-id: ").nth(1).unwrap()[..32].to_owned();
+        world.post(&session, INITIALIZED);
+        let server = world.find("notifications/initialized");
+        world.answer(server, "202 Accepted", "");
+    }
+    let is_tried =
+        |world: &World| world.conns.iter().any(|(_, place, is_there)| *place == 2 && !is_there);
+    let mut tries = 0;
+    let second = Duration::from_secs(1);
+    for _ in 0..600 {
+        world.passes(second);
+        while is_tried(&world) {
+            world.refuse(2);
+            tries += 1;
+        }
+    }
+    // Each of them may have found it broken by itself once.
+    let most = CLIENTS + usize::try_from(600 / limits::RESTART_MAX.as_secs()).unwrap() + 16;
+    assert!((10..most).contains(&tries), "{tries}");
+    // And all have it when it is back.
+    for _ in 0..3 * limits::RESTART_MAX.as_secs() {
+        world.passes(second);
+        while is_tried(&world) {
+            world.connect(2);
+        }
+        while let Some(server) = world.found("\"initialize\"") {
+            world.welcome(server, "t");
+        }
+        while let Some(server) = world.found("notifications/initialized") {
+            world.answer(server, "202 Accepted", "");
+        }
+    }
+    assert_eq!(world.shard.counters().missing.iter().sum::<u64>(), 0);
 }
