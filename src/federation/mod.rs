@@ -194,6 +194,8 @@ pub struct Subscription {
     pub legs: Vec<ExchangeId>,
     /// Those that are waited for until they have said what they will tell.
     pub silent: Vec<ExchangeId>,
+    /// Those that have said it.
+    pub promised: Vec<ExchangeId>,
     /// What they said, as raw JSON objects; none as soon as the client was told.
     pub filters: Option<Vec<Bytes>>,
 }

@@ -140,6 +140,13 @@ impl Shard {
         self.forward(key, &incoming, now);
     }
 
+    /// The client of a leg, if it is one, and whether it reads.
+    pub(super) fn outer_reply(&self, reply: Reply) -> Option<(Reply, Option<SessionKey>)> {
+        let Reply::Leg(_, parent) = reply else { return None };
+        let outer = self.exchanges.get(parent?)?;
+        Some((outer.reply, outer.session))
+    }
+
     /// A message of the gateway's own to a member.
     pub(super) fn errand(
         &mut self,
@@ -453,8 +460,13 @@ impl Shard {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.via = Via::Union(union);
         let Some(entry) = self.unions.get_mut(union) else { return };
-        let (exchange, filters) = (key, Some(Vec::new()));
-        entry.subscriptions.push(Subscription { exchange, legs: legs.clone(), silent, filters });
+        entry.subscriptions.push(Subscription {
+            exchange: key,
+            legs: legs.clone(),
+            silent,
+            promised: Vec::new(),
+            filters: Some(Vec::new()),
+        });
         let view = entry.view;
         let timeout = self.view(view).map(|view| view.timeout).unwrap_or_default();
         if let Some(exchange) = self.exchanges.get_mut(key) {
@@ -484,11 +496,15 @@ impl Shard {
         let Some(entry) = self.unions.get_mut(union) else { return };
         let mut subscriptions = entry.subscriptions.iter_mut();
         let Some(subscription) = subscriptions.find(|it| it.exchange == parent) else { return };
+        let method = find_path(bytes, &["method"]).map(|span| span.get(bytes));
+        let is_promise = method == Some(b"\"notifications/subscriptions/acknowledged\"");
+        if is_promise && !subscription.promised.contains(&leg) {
+            subscription.promised.push(leg);
+        }
         let Some(filters) = &mut subscription.filters else {
             return self.answer_event(parent, &[bytes], now);
         };
-        let method = find_path(bytes, &["method"]).map(|span| span.get(bytes));
-        if method != Some(b"\"notifications/subscriptions/acknowledged\"") {
+        if !is_promise {
             // It speaks before all have said whether they will.
             self.subscription_begins(union, parent, now);
             return self.answer_event(parent, &[bytes], now);
@@ -547,7 +563,7 @@ impl Shard {
         let Some(subscription) = subscriptions.find(|it| it.legs.contains(&leg)) else { return };
         subscription.legs.retain(|other| *other != leg);
         // Who had said that it would tell tells no more: the client has to ask again.
-        let has_promised = !subscription.silent.contains(&leg);
+        let has_promised = subscription.promised.contains(&leg);
         let key = subscription.exchange;
         let is_over = subscription.legs.is_empty() || has_promised && subscription.is_begun();
         if subscription.filters.is_some() {

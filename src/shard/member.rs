@@ -7,7 +7,6 @@ use bytes::Bytes;
 use rand_chacha::rand_core::Rng as _;
 use wire::rpc::{self, Envelope};
 
-use crate::exchange::Reply;
 use crate::federation::combine::has_capability;
 use crate::federation::list::{Freshness, ListKind};
 use crate::federation::value::find_path;
@@ -665,13 +664,6 @@ impl Shard {
         for session in entry.members.iter().filter_map(|member| member.session) {
             self.session_end(session, "client left", now);
         }
-    }
-
-    /// The client of a leg, if it is one, and whether it reads.
-    pub(super) fn outer_reply(&self, reply: Reply) -> Option<(Reply, Option<SessionKey>)> {
-        let Reply::Leg(_, parent) = reply else { return None };
-        let outer = self.exchanges.get(parent?)?;
-        Some((outer.reply, outer.session))
     }
 }
 

@@ -151,3 +151,26 @@ fn one_client_tries_a_broken_member_for_all() {
     }
     assert_eq!(world.shard.counters().missing.iter().sum::<u64>(), 0);
 }
+
+#[test]
+fn a_member_that_never_listened_ends_no_subscription() {
+    let mut world = world(2);
+    ask_modern(&mut world, "server/discover", "", r#""x":1"#);
+    world.refuse(2);
+    let server = world.connect(1);
+    let result = r#"{"jsonrpc":"2.0","id":"mcp-gateway-1","result":{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}}"#;
+    world.answer(server, "200 OK", result);
+    world.passes(limits::ENDPOINT_PAUSE * 2);
+    let listen = r#""notifications":{"toolsListChanged":true}"#;
+    let client = ask_modern(&mut world, "subscriptions/listen", "", listen);
+    let server = world.find("subscriptions/listen");
+    let promise = r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true}}}"#;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+    world.say(server, &format!("{head}\r\ndata: {promise}\r\n\r\n"));
+    assert!(world.read(client).contains("acknowledged"));
+    world.refuse(2);
+    assert_eq!(world.read(client), "");
+    // Who did listen ends it.
+    world.tell(Event::Ended { conn: server });
+    assert!(world.read(client).contains("\"complete\""));
+}

@@ -447,6 +447,8 @@ impl Check {
                 && entry.withdrawn
                 && !cancelled
                 && what != Do::Task
+                // One member that ends a subscription to a view ends it for all.
+                && !(what == Do::Listen && entry.union.is_some())
             {
                 self.violation(format!("call {call} was cancelled by somebody else"));
             }
