@@ -99,6 +99,18 @@ pub(super) fn single<'a>(
     if values.next().is_some() { Err(Refusal::HeaderMismatch) } else { Ok(first) }
 }
 
+/// The same in header lines as they are written.
+pub(super) fn single_line<'a>(lines: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, Refusal> {
+    let value = |line: &'a [u8]| {
+        let (field, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b": ")?.trim_ascii_end();
+        field.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
+    };
+    let mut values = lines.split(|byte| *byte == b'\n').filter_map(value);
+    let first = values.next();
+    if values.next().is_some() { Err(Refusal::HeaderMismatch) } else { Ok(first) }
+}
+
 /// A header value as it stands in the body: `=?base64?…?=` is decoded, anything else is literal.
 pub(super) fn decode(value: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     let inner = value.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use wire::http1::{Headers, is_token, write_header};
 
-use crate::admission::mirror::{decode, encode, single};
+use crate::admission::mirror::{decode, encode, single, single_line};
 use crate::limits;
 use crate::refusal::Refusal;
 
@@ -73,14 +73,27 @@ impl Params {
         tool: &[u8],
         params: &[u8],
     ) -> Result<(), Refusal> {
+        self.compare(|name| single(headers, name), tool, params)
+    }
+
+    /// The same with header lines as they are written.
+    pub fn check_lines(&self, lines: &[u8], tool: &[u8], params: &[u8]) -> Result<(), Refusal> {
+        self.compare(|name| single_line(lines, name), tool, params)
+    }
+
+    fn compare<'h>(
+        &self,
+        header: impl Fn(&str) -> Result<Option<&'h [u8]>, Refusal>,
+        tool: &[u8],
+        params: &[u8],
+    ) -> Result<(), Refusal> {
         let tool = std::str::from_utf8(tool).ok().and_then(|tool| self.tools.get(tool));
         let Some(mirrored) = tool else { return Ok(()) };
         let call: Value = serde_json::from_slice(params).unwrap_or_default();
         let arguments = call.get("arguments").unwrap_or(&Value::Null);
         for param in mirrored {
             let value = param.path.iter().try_fold(arguments, |value, key| value.get(key));
-            let header = single(headers, &param.header)?;
-            if !agree(value.unwrap_or(&Value::Null), header)? {
+            if !agree(value.unwrap_or(&Value::Null), header(&param.header)?)? {
                 return Err(Refusal::HeaderMismatch);
             }
         }

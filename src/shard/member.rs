@@ -54,7 +54,7 @@ impl Shard {
         member.is_some_and(|member| member.is_failing) || is_paused && !has_sessions
     }
 
-    fn member_server(&self, union: UnionKey, index: usize) -> Option<ServerId> {
+    pub(super) fn member_server(&self, union: UnionKey, index: usize) -> Option<ServerId> {
         Some(self.view(self.unions.get(union)?.view)?.members.get(index)?.server)
     }
 

@@ -160,12 +160,10 @@ impl Shard {
             return;
         }
         let called = envelope.name.filter(|_| incoming.is_method("tools/call"));
-        let called = called.map(|name| name.decode(bytes));
-        let called = called.map(|name| self.tool_of(incoming.server, name));
-        if let Some((server, name)) = called.filter(|(server, _)| self.is_process(*server)) {
+        if let Some(name) = called.filter(|_| self.is_process(incoming.server)) {
             let params = envelope.params.map(|params| params.get(bytes)).unwrap_or_default();
-            let pool = self.pools.get(usize::from(server.0));
-            let checked = pool.map(|pool| pool.params.check(headers, &name, params));
+            let pool = self.pools.get(usize::from(incoming.server.0));
+            let checked = pool.map(|pool| pool.params.check(headers, &name.decode(bytes), params));
             if let Some(Err(refusal)) = checked {
                 self.refuse(conn, refusal, incoming.id(), now);
                 return;

@@ -3,14 +3,13 @@
 //! A request is looked at until everything is known that it needs ([`Step::Wait`]): it waits in the
 //! union, and each word of a member makes all that wait look again, as does the end of their time.
 
-use std::borrow::Cow;
 use std::time::Instant;
 
 use bytes::Bytes;
 use wire::json::Span;
 use wire::rpc;
 
-use crate::exchange::{Exchange, Kind, Via};
+use crate::exchange::{Exchange, Kind, Reply, Via};
 use crate::federation::combine::{self, Answered, completed};
 use crate::federation::list::{Freshness, ListKind, named};
 use crate::federation::value::{find_path, text_of, token};
@@ -53,19 +52,6 @@ struct Stand {
 impl Shard {
     pub(super) fn view(&self, server: ServerId) -> Option<&View> {
         self.settings.catalog.view(server)
-    }
-
-    /// The server of a tool and its own name for it, as far as the name tells.
-    pub(super) fn tool_of<'n>(
-        &self,
-        server: ServerId,
-        name: Cow<'n, [u8]>,
-    ) -> (ServerId, Cow<'n, [u8]>) {
-        let found = self.view(server).and_then(|view| {
-            let (index, own) = guess(view, ListKind::Tools, std::str::from_utf8(&name).ok()?)??;
-            Some((view.members.get(index)?.server, Cow::Owned(own.into_bytes())))
-        });
-        found.unwrap_or((server, name))
     }
 
     /// Whether a server is a view of others.
@@ -184,7 +170,10 @@ impl Shard {
         };
         match step {
             Step::Route(member, edit) => {
-                self.union_leg(key, (stand.union, member), incoming, edit, now);
+                match self.are_mirrored(key, (stand.union, member), incoming, edit.as_ref()) {
+                    Ok(()) => self.union_leg(key, (stand.union, member), incoming, edit, now),
+                    Err(refusal) => self.union_refuses(key, refusal, now),
+                }
             }
             Step::Answer(result) => self.union_answers(key, &result, now),
             Step::Wait(on) => self.union_waits(key, (stand, on), now),
@@ -195,6 +184,28 @@ impl Shard {
 
     fn only_member(&self, union: UnionKey) -> bool {
         self.unions.get(union).is_some_and(|union| union.members.len() == 1)
+    }
+
+    /// Whether a call of a process's tool by HTTP has the arguments in its headers that it should
+    /// have there. Its headers name the tool as the client does, which was looked at before.
+    fn are_mirrored(
+        &self,
+        key: ExchangeId,
+        (union, member): (UnionKey, usize),
+        incoming: &Incoming<'_>,
+        edit: Option<&(Span, String)>,
+    ) -> Result<(), Refusal> {
+        let reply = self.exchanges.get(key).map(|exchange| exchange.reply);
+        let has_headers = incoming.era == Era::Modern && !matches!(reply, Some(Reply::Channel(_)));
+        let server = self.member_server(union, member);
+        let server = server.filter(|server| has_headers && self.is_process(*server));
+        let called = incoming.envelope.name.filter(|_| incoming.is_method("tools/call"));
+        let (Some(server), Some(called)) = (server, called) else { return Ok(()) };
+        let Some(pool) = self.pools.get(usize::from(server.0)) else { return Ok(()) };
+        let written = called.decode(incoming.bytes());
+        let name = edit.map_or(&*written, |(_, original)| original.as_bytes());
+        let params = incoming.envelope.params.map(|params| params.get(incoming.bytes()));
+        pool.params.check_lines(incoming.headers, name, params.unwrap_or_default())
     }
 
     /// A result for the client, made here.

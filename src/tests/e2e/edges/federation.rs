@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::http::{Request, Wire};
 use super::recorder::Recorder;
-use super::rig::{Dir, META, Rig, Session, demo, http, initialize, script};
+use super::rig::{Dir, META, Rig, Session, demo, http, initialize, modern_call, script};
 use crate::support::until;
 
 /// A server in a shell script that answers what it is told to, line by line. `{id}` in an answer is
@@ -371,6 +371,30 @@ fn stateless_clients_have_all_servers_too() {
     let dead = ask("tools/call", r#""name":"dead__x","arguments":{}"#);
     assert_eq!(dead["error"]["data"]["gateway"], "server_unreachable", "{dead}");
     rig.check();
+}
+
+/// Whose a tool is, only the lists tell if no server has a prefix.
+#[test]
+fn mirrored_arguments_are_compared_wherever_the_tool_is() {
+    for has_prefixes in [true, false] {
+        let server = format!("{}prefix = {has_prefixes}\n", demo());
+        let config = server.replace("demo]", "a]") + &server.replace("demo]", "b]");
+        let rig = Rig::new(&config);
+        // A shard has its own processes: all of them are of one.
+        let mut wire = rig.wire();
+        let mut ask = |name: &str, region: &str| {
+            let body = modern_call(name, r#"{"region":"eu"}"#);
+            wire.ask(&Request::modern("/mcp", &body).with("Mcp-Param-Region", region)).json()
+        };
+        // What is mirrored is learned while the first requests are answered.
+        until("a refusal", || {
+            let wrong = ask("b__test_x_mcp_header", "us");
+            (wrong["error"]["code"] == -32020).then_some(())
+        });
+        let right = ask("b__test_x_mcp_header", "eu");
+        assert_eq!(right["result"]["content"][0]["text"], "Region: eu", "{right}");
+        rig.check();
+    }
 }
 
 #[test]
