@@ -210,6 +210,36 @@ fn tcp_clients_have_everything_with_all_servers_as_one() {
     check_united(&TCP);
 }
 
+#[test]
+fn sse_clients_have_everything_with_all_servers_as_one() {
+    check_united(&SSE);
+}
+
+#[test]
+fn sse_clients_of_a_newer_revision_have_everything_with_all_servers_as_one() {
+    check_united(&NEWER_SSE);
+}
+
+#[test]
+fn modern_websocket_clients_have_everything_with_all_servers_as_one() {
+    check_united(&MODERN_WEBSOCKET);
+}
+
+#[test]
+fn modern_tcp_clients_have_everything_with_all_servers_as_one() {
+    check_united(&MODERN_TCP);
+}
+
+#[test]
+fn stdio_clients_have_everything_with_all_servers_as_one() {
+    check_united(&STDIO);
+}
+
+#[test]
+fn modern_stdio_clients_have_everything_with_all_servers_as_one() {
+    check_united(&MODERN_STDIO);
+}
+
 /// Without a translation between the eras, they are told so.
 #[test]
 fn a_legacy_server_has_nothing_for_modern_clients_and_everything_for_others() {
