@@ -119,6 +119,12 @@ pub const SUBSCRIPTIONS_MAX: usize = 1024;
 pub const HELD_MAX: usize = 64;
 /// Names that several servers of a view want, told each time that a list was read.
 pub const COLLISIONS_TOLD: usize = 16;
+/// Tasks of which a union knows which member has them; of others it is asked.
+pub const TASKS_KNOWN_MAX: usize = 256;
+/// The longest id of such a task.
+pub const TASK_ID_LEN_MAX: usize = 128;
+/// The longest answer in which the id of a new task is looked for.
+pub const TASK_ANSWER_LEN_MAX: usize = 64 * 1024;
 /// Entries on one page of a list of a view, unless configured.
 pub const UNION_PAGE_LEN: usize = 256;
 /// Bytes of the separator between a server's name and that of its tool.

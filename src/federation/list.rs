@@ -21,11 +21,14 @@ pub enum ListKind {
     Resources,
     /// `resources/templates/list`.
     Templates,
+    /// `tasks/list` (2025-11-25).
+    Tasks,
 }
 
 impl ListKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+    pub const ALL: [Self; 5] =
+        [Self::Tools, Self::Prompts, Self::Resources, Self::Templates, Self::Tasks];
 
     /// Those that say whose a resource is.
     pub const OF_RESOURCES: &'static [Self] = &[Self::Resources, Self::Templates];
@@ -37,6 +40,7 @@ impl ListKind {
             Self::Prompts => &[Self::Prompts],
             Self::Resources => &[Self::Resources],
             Self::Templates => &[Self::Templates],
+            Self::Tasks => &[Self::Tasks],
         }
     }
 
@@ -52,6 +56,7 @@ impl ListKind {
             Self::Prompts => "prompts/list",
             Self::Resources => "resources/list",
             Self::Templates => "resources/templates/list",
+            Self::Tasks => "tasks/list",
         }
     }
 
@@ -62,6 +67,7 @@ impl ListKind {
             Self::Prompts => "prompts",
             Self::Resources => "resources",
             Self::Templates => "resourceTemplates",
+            Self::Tasks => "tasks",
         }
     }
 
@@ -71,24 +77,27 @@ impl ListKind {
             Self::Tools | Self::Prompts => "name",
             Self::Resources => "uri",
             Self::Templates => "uriTemplate",
+            Self::Tasks => "taskId",
         }
     }
 
-    /// The capability of a server that has such a list.
-    pub fn capability(self) -> &'static str {
+    /// Where the capabilities of a server say that it has such a list.
+    pub fn capability(self) -> &'static [&'static str] {
         match self {
-            Self::Tools => "tools",
-            Self::Prompts => "prompts",
-            Self::Resources | Self::Templates => "resources",
+            Self::Tools => &["tools"],
+            Self::Prompts => &["prompts"],
+            Self::Resources | Self::Templates => &["resources"],
+            Self::Tasks => &["tasks", "list"],
         }
     }
 
-    /// The notification that says that it has changed.
-    pub fn changed(self) -> &'static str {
+    /// The notification that says that it has changed, if there is one.
+    pub fn changed(self) -> Option<&'static str> {
         match self {
-            Self::Tools => "notifications/tools/list_changed",
-            Self::Prompts => "notifications/prompts/list_changed",
-            Self::Resources | Self::Templates => "notifications/resources/list_changed",
+            Self::Tools => Some("notifications/tools/list_changed"),
+            Self::Prompts => Some("notifications/prompts/list_changed"),
+            Self::Resources | Self::Templates => Some("notifications/resources/list_changed"),
+            Self::Tasks => None,
         }
     }
 
@@ -99,6 +108,7 @@ impl ListKind {
             Self::Prompts => 1,
             Self::Resources => 2,
             Self::Templates => 3,
+            Self::Tasks => 4,
         }
     }
 }
@@ -213,7 +223,7 @@ pub struct MergedEntry {
 impl Merged {
     /// Puts the lists of all members together: members in their order, entries in theirs. If a name
     /// is taken, the entry gets its server's name before it; what has no other name (a resource is
-    /// its URI) is left to the first that has it.
+    /// its URI, a task its id) is left to the first that has it.
     pub fn new<'a>(
         kind: ListKind,
         view: &View,
@@ -230,7 +240,9 @@ impl Merged {
                 let plain = if is_tool { member.rules.renamed(&entry.name) } else { &entry.name };
                 let mut name = match kind {
                     ListKind::Tools | ListKind::Prompts => view.exposed(member, plain),
-                    ListKind::Resources | ListKind::Templates => entry.name.clone(),
+                    ListKind::Resources | ListKind::Templates | ListKind::Tasks => {
+                        entry.name.clone()
+                    }
                 };
                 if merged.by_name.contains_key(&name) {
                     merged.collisions.push((index, name.clone()));

@@ -3,6 +3,7 @@
 
 pub mod combine;
 pub mod list;
+pub mod tasks;
 pub mod value;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 
 use crate::federation::combine::has_capability;
 use crate::federation::list::{Entry, Freshness, ListKind, Merged};
+use crate::federation::tasks::KnownTasks;
 use crate::ids::{ExchangeId, SessionKey};
 use crate::timers::Wish;
 use crate::upstream::catalog::ServerId;
@@ -33,7 +35,9 @@ pub struct Union {
     pub errands: Vec<(ExchangeId, usize, Errand)>,
     /// Requests of members that the client has not answered.
     pub questions: Vec<Question>,
-    /// Requests that are tried with one member after the other.
+    /// Whose some tasks are.
+    pub tasks: KnownTasks,
+    /// Requests about tasks whose members are looked for.
     pub tries: Vec<Try>,
     /// Subscriptions of clients (2026-07-28).
     pub subscriptions: Vec<Subscription>,
@@ -75,7 +79,7 @@ pub struct MemberState {
     /// When on the union's clock it came, and until when it holds, if it is not for ever.
     pub result_until: Option<(u64, Instant)>,
     /// Its lists, in the order of [`ListKind::ALL`].
-    pub lists: [ListState; 4],
+    pub lists: [ListState; 5],
     /// Whether it failed to answer the last time: nobody waits for it until it has.
     pub is_failing: bool,
     /// Whether it knows only `initialize`.
@@ -172,17 +176,26 @@ pub struct Question {
     pub token: Option<Bytes>,
 }
 
-/// A request of which only its owner knows that it is for it.
+/// A request about a task of which it is not known whose it is: one member after the other is asked
+/// for the task.
 #[derive(Debug)]
 pub struct Try {
     /// The client's exchange.
     pub exchange: ExchangeId,
+    /// When on the union's clock it began.
+    pub since: u64,
+    /// The task.
+    pub task: String,
+    /// The member that is asked.
+    pub asked: usize,
     /// The members that were not asked yet, the next one last.
     pub members: Vec<usize>,
     /// The first error that one of them had, and its code: the answer, if none does better.
     pub error: Option<(Bytes, i64)>,
-    /// The request.
+    /// `tasks/get`.
     pub message: Bytes,
+    /// Whether that is the request itself.
+    pub is_whole: bool,
 }
 
 /// A `subscriptions/listen` of a client.
@@ -217,6 +230,7 @@ impl Union {
             waiting: Vec::new(),
             errands: Vec::new(),
             questions: Vec::new(),
+            tasks: KnownTasks::default(),
             tries: Vec::new(),
             subscriptions: Vec::new(),
             clock: 0,
@@ -257,7 +271,10 @@ impl Union {
 
     /// Whether nobody waits for anything.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.errands.is_empty() && self.subscriptions.is_empty()
+        self.waiting.is_empty()
+            && self.errands.is_empty()
+            && self.tries.is_empty()
+            && self.subscriptions.is_empty()
     }
 
     /// How long the whole list may be kept from now on. Who has no such list does not count.
@@ -308,7 +325,7 @@ impl MemberState {
 
     /// Whether it may have such a list, as far as it has said.
     pub fn may_have(&self, kind: ListKind) -> bool {
-        self.result.is_empty() || has_capability(&self.capabilities, &[kind.capability()])
+        self.result.is_empty() || has_capability(&self.capabilities, kind.capability())
     }
 
     /// Whether its list can be used for a question that was asked then. `is_heard`: it says when

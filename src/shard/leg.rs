@@ -9,8 +9,9 @@ use wire::rpc;
 
 use crate::exchange::{Kind, Reply, Via};
 use crate::federation::list::ListKind;
+use crate::federation::tasks::may_have_task;
 use crate::federation::value::{find_path, text_of, token};
-use crate::federation::{Errand, Owner, Subscription, Try, combine};
+use crate::federation::{Errand, Owner, Subscription, combine};
 use crate::ids::{ExchangeId, SessionKey, UnionKey};
 use crate::limits;
 use crate::message::{Era, Payload};
@@ -91,8 +92,7 @@ impl Shard {
         if is_full {
             return None;
         }
-        let is_task = envelope.task_id.is_some();
-        if parent.is_some() && !is_task {
+        if parent.is_some_and(|parent| !self.is_tried(union, parent)) {
             self.remember(&incoming);
         }
         let mut exchange = self.exchange_of(kind, Reply::Leg(union, parent), &incoming, now);
@@ -200,12 +200,14 @@ impl Shard {
                 self.errand_done(union, key, answer, now);
             }
             Some(_) if exchange.is_subscription => self.subscription_leaves(union, key, now),
-            Some(parent) if error.is_some() && self.is_tried(union, parent) => {
-                let error = (Bytes::from(parts.concat()), error.unwrap_or_default());
-                self.try_failed(union, parent, Ok(error), now);
+            Some(parent) if self.is_tried(union, parent) => {
+                self.try_answered((union, parent), parts, error, now);
             }
             Some(parent) => {
-                self.try_succeeded(union, parent, exchange.session);
+                if error.is_none() && may_have_task(parts) {
+                    let server = exchange.server;
+                    self.task_seen((union, server), &parts.concat());
+                }
                 if let Some(exchange) = self.exchanges.get_mut(parent) {
                     exchange.via = Via::Nothing;
                 }
@@ -240,93 +242,6 @@ impl Shard {
             self.exchange_fail(parent, refusal, now);
         } else {
             self.subscription_leaves(union, key, now);
-        }
-    }
-
-    /// Asks the members one after the other until one has an answer: only it knows the task.
-    pub(super) fn try_members(
-        &mut self,
-        key: ExchangeId,
-        union: UnionKey,
-        (members, message): (Vec<usize>, Bytes),
-        now: Instant,
-    ) {
-        if let Some(exchange) = self.exchanges.get_mut(key) {
-            exchange.resume_at = None;
-        }
-        let Some(entry) = self.unions.get_mut(union) else { return };
-        entry.tries.push(Try { exchange: key, members, message, error: None });
-        if !self.try_next(union, key, now) {
-            self.union_refuses(key, Refusal::NotUnited, now);
-        }
-    }
-
-    /// The member that has answered has the task: its session cannot be replaced any more.
-    fn try_succeeded(&mut self, union: UnionKey, key: ExchangeId, session: Option<SessionKey>) {
-        let Some(entry) = self.unions.get_mut(union) else { return };
-        let Some(at) = entry.tries.iter().position(|it| it.exchange == key) else { return };
-        entry.tries.swap_remove(at);
-        if let Some(session) = session.and_then(|key| self.sessions.get_mut(key)) {
-            session.is_irreplaceable = true;
-        }
-    }
-
-    fn is_tried(&self, union: UnionKey, key: ExchangeId) -> bool {
-        self.unions.get(union).is_some_and(|it| it.tries.iter().any(|it| it.exchange == key))
-    }
-
-    /// One of the members has no answer; the next is asked. The first error stands if all have one.
-    fn try_failed(
-        &mut self,
-        union: UnionKey,
-        key: ExchangeId,
-        why: Result<(Bytes, i64), Refusal>,
-        now: Instant,
-    ) {
-        let Some(entry) = self.unions.get_mut(union) else { return };
-        let Some(it) = entry.tries.iter_mut().find(|it| it.exchange == key) else { return };
-        let refusal = why.as_ref().err().copied();
-        it.error = it.error.take().or(why.ok());
-        let error = it.error.clone();
-        if self.try_next(union, key, now) {
-            return;
-        }
-        if let Some(exchange) = self.exchanges.get_mut(key) {
-            exchange.via = Via::Nothing;
-        }
-        match (error, refusal) {
-            (Some((text, code)), _) => self.answer(key, &[&text], Some(code), now),
-            (None, refusal) => self.exchange_fail(key, refusal.unwrap_or(Refusal::Died), now),
-        }
-    }
-
-    /// Asks the next member; false: all were asked.
-    fn try_next(&mut self, union: UnionKey, key: ExchangeId, now: Instant) -> bool {
-        let Some(entry) = self.unions.get_mut(union) else { return false };
-        let Some(at) = entry.tries.iter().position(|it| it.exchange == key) else { return false };
-        let next = entry.tries.get_mut(at).and_then(|it| Some((it.members.pop()?, &it.message)));
-        let Some((member, message)) = next.map(|(member, message)| (member, message.clone()))
-        else {
-            entry.tries.swap_remove(at);
-            return false;
-        };
-        let leg = self.leg((union, member, Some(key)), Kind::Request, message, now);
-        match leg {
-            Some(leg) => self.leg_go(leg, now),
-            None => {
-                if let Some(entry) = self.unions.get_mut(union) {
-                    entry.tries.retain(|it| it.exchange != key);
-                }
-                self.exchange_fail(key, Refusal::Full, now);
-            }
-        }
-        true
-    }
-
-    /// No other member is asked.
-    fn try_ends(&mut self, union: UnionKey, key: ExchangeId) {
-        if let Some(union) = self.unions.get_mut(union) {
-            union.tries.retain(|it| it.exchange != key);
         }
     }
 
@@ -527,7 +442,8 @@ impl Shard {
         let members = self.view(view).map(|view| view.members.as_slice()).unwrap_or_default();
         let Some(index) = members.iter().position(|it| it.server == server) else { return };
         let method = find_path(bytes, &["method"]).and_then(|span| text_of(span.get(bytes)));
-        let is_it = |kind: &ListKind| Some(kind.changed()) == method.as_deref();
+        let is_it =
+            |kind: &ListKind| kind.changed().is_some() && kind.changed() == method.as_deref();
         let unions = self.callers.iter().filter(|((of, _), _)| *of == view);
         let unions: Vec<UnionKey> = unions.map(|(_, union)| *union).collect();
         for kind in ListKind::ALL.into_iter().filter(is_it) {

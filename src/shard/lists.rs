@@ -13,7 +13,6 @@ use crate::ids::UnionKey;
 use crate::limits;
 use crate::session::Link;
 use crate::shard::Shard;
-use crate::shard::member::changed;
 
 impl Shard {
     /// Whether the lists of all members are there for a question that was asked then. Those that
@@ -88,7 +87,9 @@ impl Shard {
             }
             Some(Link::Http { listen: None, .. } | Link::Union(_)) | None => false,
         };
-        is_open && has_capability(&member.capabilities, &[kind.capability(), "listChanged"])
+        let is_told = kind.changed().is_some();
+        let path = [kind.capability(), &["listChanged"]].concat();
+        is_open && is_told && has_capability(&member.capabilities, &path)
     }
 
     /// Asks a member for a list, from its first page on.
@@ -213,8 +214,15 @@ impl Shard {
         entry.forget_merged(kind);
         self.report_collisions(union, kind, now);
         if was_late {
-            self.union_says(union, &changed(kind), now);
+            self.list_announced(union, kind, now);
         }
+    }
+
+    /// Tells the client that a list has changed, if there is a word for it.
+    pub(super) fn list_announced(&mut self, union: UnionKey, kind: ListKind, now: Instant) {
+        let Some(method) = kind.changed() else { return };
+        let text = format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}");
+        self.union_says(union, text.as_bytes(), now);
     }
 
     /// Names that several members want are told once for each reading.

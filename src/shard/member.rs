@@ -236,9 +236,9 @@ impl Shard {
     /// Tells the client that lists have changed which a server with these capabilities has.
     fn lists_announced(&mut self, union: UnionKey, capabilities: &[u8], now: Instant) {
         const KINDS: [ListKind; 3] = [ListKind::Tools, ListKind::Prompts, ListKind::Resources];
-        let has = |kind: &ListKind| has_capability(capabilities, &[kind.capability()]);
+        let has = |kind: &ListKind| has_capability(capabilities, kind.capability());
         for kind in KINDS.into_iter().filter(has) {
-            self.union_says(union, &changed(kind), now);
+            self.list_announced(union, kind, now);
         }
     }
 
@@ -383,7 +383,7 @@ impl Shard {
             .filter(|kind| member.lists.get(kind.index()).is_some_and(|it| !it.entries.is_empty()))
             .collect();
         let kept: usize = member.lists.iter().map(|list| list.len.0 + list.len.1).sum();
-        member.lists = <[ListState; 4]>::default();
+        member.lists = <[ListState; 5]>::default();
         self.counters.listed -= kept as u64;
         for kind in ListKind::ALL {
             entry.forget_merged(kind);
@@ -411,7 +411,7 @@ impl Shard {
             self.union_watch(union, at);
         }
         for kind in had.into_iter().filter(|kind| *kind != ListKind::Templates) {
-            self.union_says(union, &changed(kind), now);
+            self.list_announced(union, kind, now);
         }
         self.union_stirs(union);
     }
@@ -463,7 +463,8 @@ impl Shard {
             return self.member_asks((union, index), parent, (bytes, &envelope), now);
         }
         let method = envelope.method.map(|text| text.decode(bytes)).unwrap_or_default();
-        for kind in ListKind::ALL.into_iter().filter(|it| it.changed().as_bytes() == &*method) {
+        let is_it = |kind: &ListKind| kind.changed().is_some_and(|it| it.as_bytes() == &*method);
+        for kind in ListKind::ALL.into_iter().filter(is_it) {
             self.list_changed(union, (index, kind));
         }
         let text = match &*method {
@@ -665,10 +666,4 @@ impl Shard {
             self.session_end(session, "client left", now);
         }
     }
-}
-
-/// `list_changed` of a list, as the gateway itself says it.
-pub(super) fn changed(kind: ListKind) -> Vec<u8> {
-    let method = kind.changed();
-    format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}").into_bytes()
 }

@@ -54,6 +54,7 @@ mod union;
 mod leg;
 mod member;
 mod lists;
+mod tasks;
 mod http;
 mod respond;
 mod revive;

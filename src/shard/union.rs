@@ -26,7 +26,7 @@ use crate::upstream::view::{Member, View, is_shortened};
 
 /// What is to be done with a request of a client.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// It goes to this member, with this in place of that part of it.
     Route(usize, Option<(Span, String)>),
     /// This is the result.
@@ -41,12 +41,12 @@ enum Step {
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug)]
-struct Stand {
-    union: UnionKey,
+pub(super) struct Stand {
+    pub(super) union: UnionKey,
     /// When on the union's clock it began.
-    since: u64,
+    pub(super) since: u64,
     /// Whether its time to wait is over.
-    is_due: bool,
+    pub(super) is_due: bool,
 }
 
 impl Shard {
@@ -160,9 +160,9 @@ impl Shard {
             }
             b"completion/complete" => self.union_completes(stand, incoming, now),
             _ if incoming.envelope.task_id.is_some() && method.starts_with(b"tasks/") => {
-                self.union_tasks(key, stand, incoming, now)
+                self.task_member(key, stand, incoming, now)
             }
-            _ => match ListKind::of_method(&method) {
+            _ => match self.united(&method, stand, incoming) {
                 Some(kind) => self.union_lists(stand, kind, incoming, now),
                 None if self.only_member(stand.union) => self.union_routes(stand, 0, None, now),
                 None => Step::Refuse(Refusal::NotUnited),
@@ -182,7 +182,14 @@ impl Shard {
         }
     }
 
-    fn only_member(&self, union: UnionKey) -> bool {
+    /// The list that is asked for, if it is put together here. 2026-07-28 has none of tasks, and of
+    /// one member it is the member's own.
+    fn united(&self, method: &[u8], stand: Stand, incoming: &Incoming<'_>) -> Option<ListKind> {
+        let has_tasks = incoming.era == Era::Legacy && !self.only_member(stand.union);
+        ListKind::of_method(method).filter(|kind| *kind != ListKind::Tasks || has_tasks)
+    }
+
+    pub(super) fn only_member(&self, union: UnionKey) -> bool {
         self.unions.get(union).is_some_and(|union| union.members.len() == 1)
     }
 
@@ -310,7 +317,7 @@ impl Shard {
         }
     }
 
-    fn union_again(&mut self, key: ExchangeId, stand: Stand, now: Instant) {
+    pub(super) fn union_again(&mut self, key: ExchangeId, stand: Stand, now: Instant) {
         let is_its = |it: &&mut Exchange| it.via == Via::Union(stand.union);
         let Some(exchange) = self.exchanges.get_mut(key).filter(is_its) else { return };
         exchange.via = Via::Nothing;
@@ -443,7 +450,12 @@ impl Shard {
     }
 
     /// Whose something of this name is, and what it is called there, as far as the lists are known.
-    fn listed(&mut self, union: UnionKey, kind: ListKind, name: &str) -> Option<(usize, String)> {
+    pub(super) fn listed(
+        &mut self,
+        union: UnionKey,
+        kind: ListKind,
+        name: &str,
+    ) -> Option<(usize, String)> {
         let union = self.unions.get_mut(union)?;
         let view = self.settings.catalog.view(union.view)?;
         let (member, original) = union.merged(kind, view).find(name)?;
@@ -496,39 +508,8 @@ impl Shard {
         }
     }
 
-    /// A request about a task goes to one member after the other: only its owner knows it.
-    fn union_tasks(
-        &mut self,
-        key: ExchangeId,
-        stand: Stand,
-        incoming: &Incoming<'_>,
-        now: Instant,
-    ) -> Step {
-        const EXTENSION: [&str; 2] = ["extensions", "io.modelcontextprotocol/tasks"];
-        let Some(union) = self.unions.get(stand.union) else { return Step::Gone };
-        let has_tasks = |member: &MemberState| match union.owner {
-            Owner::Session(_) => {
-                member.phase == Phase::Open
-                    && combine::has_capability(&member.capabilities, &["tasks"])
-            }
-            Owner::Callers(_) => {
-                member.result.is_empty()
-                    || combine::has_capability(&member.capabilities, &EXTENSION)
-            }
-        };
-        let members = union.members.iter().enumerate().rev();
-        let members: Vec<usize> = members
-            .filter(|(index, member)| {
-                has_tasks(member) && !self.member_is_failing(stand.union, *index, now)
-            })
-            .map(|(index, _)| index)
-            .collect();
-        self.try_members(key, stand.union, (members, incoming.payload.keep()), now);
-        Step::Gone
-    }
-
     /// A request for this member, if it can be had.
-    fn union_routes(
+    pub(super) fn union_routes(
         &mut self,
         stand: Stand,
         member: usize,

@@ -12,8 +12,7 @@ use crate::shard::Shard;
 use crate::shard::event::{Action, Answer, Event, Question};
 use crate::shard::settings::Settings;
 use crate::tests::settings;
-use crate::upstream::catalog::{Balance, Endpoint, Endpoints, ServerId, Target, Transport};
-use crate::upstream::view::{Member, Rules, View};
+use crate::upstream::catalog::{Balance, Endpoint, Endpoints, Target, Transport};
 
 pub(super) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
 pub(super) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -198,7 +197,7 @@ impl World {
         self.say(conn, &format!("{head}\r\ncontent-length: {len}\r\n\r\n{body}"));
     }
 
-    fn forget(&mut self, conn: ConnId) {
+    pub(super) fn forget(&mut self, conn: ConnId) {
         self.answer(conn, "404 Not Found", "");
     }
 
@@ -223,9 +222,7 @@ impl World {
             None => self.connect(place),
         };
         self.welcome(server, id);
-        let answer = self.read(client).to_ascii_lowercase();
-        let name = answer.split("mcp-session-id: ").nth(1).unwrap_or_else(|| panic!("{answer}"));
-        let name = name.get(..32).unwrap().to_owned();
+        let name = session_in(&self.read(client));
         self.post(&name, INITIALIZED);
         let server = self.find("notifications/initialized");
         self.answer(server, "202 Accepted", "");
@@ -233,12 +230,19 @@ impl World {
     }
 
     /// Takes part in a revival: `initialize` with a new id, and what follows it.
-    fn revive(&mut self, id: &str) {
+    pub(super) fn revive(&mut self, id: &str) {
         let server = self.find("\"initialize\"");
         self.welcome(server, id);
         let server = self.find("notifications/initialized");
         self.answer(server, "202 Accepted", "");
     }
+}
+
+/// The session that an answer names.
+pub(super) fn session_in(answer: &str) -> String {
+    let answer = answer.to_ascii_lowercase();
+    let name = answer.split("mcp-session-id: ").nth(1).unwrap_or_else(|| panic!("{answer}"));
+    name.get(..32).unwrap().to_owned()
 }
 
 pub(super) fn all(endpoints: Vec<Endpoint>) -> Endpoints {
@@ -634,58 +638,4 @@ fn a_socket_that_is_over_leaves_room_for_another() {
         assert!(world.read(client).contains("server_unreachable"));
         world.passes(limits::ENDPOINT_PAUSE * 60);
     }
-}
-
-/// A view of one server by HTTP, with a client that has a session and listens.
-fn united() -> (World, String, ConnId) {
-    let target = Target::Http(Transport::Http, all(vec![place(1), place(2)]));
-    let mut settings = settings::settings(vec![settings::server(target)]);
-    let member = Member {
-        server: ServerId(0),
-        prefix: Some("x".to_owned()),
-        name: "x".to_owned(),
-        rules: Rules::default(),
-    };
-    let view = View {
-        members: vec![member],
-        separator: "__".to_owned(),
-        timeout: Duration::from_secs(5),
-        page_len: 100,
-    };
-    settings.catalog.add_view(None, "all".to_owned(), view);
-    let mut world = World::with(settings);
-    let session = world.open(1, "s1");
-    let client = world.ask("GET", &session, "");
-    (world, session, client)
-}
-
-/// The member asks something, in answer to a request of the client.
-fn asks(world: &mut World, session: &str) -> ConnId {
-    let client = world.post(session, &call(7, "x__x"));
-    let server = world.find("tools/call");
-    let ask = r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#;
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
-    world.say(server, &format!("{head}\r\ndata: {ask}\r\n\r\n"));
-    assert!(world.read(client).contains("roots/list"));
-    client
-}
-
-#[test]
-fn a_member_that_is_set_up_again_has_forgotten_what_it_asked_and_offers_what_it_likes() {
-    let (mut world, session, listener) = united();
-    asks(&mut world, &session);
-    world.read(listener);
-    world.post(&session, &call(8, "x__y"));
-    let lost = match world.found("tools/call") {
-        Some(lost) => lost,
-        None => world.connect(1),
-    };
-    world.forget(lost);
-    world.revive("s2");
-    let heard = world.read(listener);
-    assert!(heard.contains("notifications/cancelled"), "{heard}");
-    assert!(heard.contains("notifications/tools/list_changed"), "{heard}");
-    // A late answer to it goes nowhere.
-    world.post(&session, r#"{"jsonrpc":"2.0","id":1,"result":{"roots":[]}}"#);
-    assert_eq!(world.found("\"roots\""), None);
 }

@@ -6,7 +6,7 @@ use crate::ids::ConnId;
 use crate::limits;
 use crate::shard::event::Event;
 use crate::tests::endpoints::{
-    CANCELLED, INITIALIZE, INITIALIZED, WELCOME, World, all, call, place,
+    CANCELLED, INITIALIZE, INITIALIZED, WELCOME, World, all, call, place, session_in,
 };
 use crate::tests::settings;
 use crate::upstream::catalog::{ServerId, Target, Transport};
@@ -97,8 +97,7 @@ fn headers_reach_members_of_old_revisions() {
         let server = world.connect(1);
         let welcome = WELCOME.replace("2025-11-25", version);
         world.answer(server, "200 OK\r\nmcp-session-id: s1", &welcome);
-        let answer = world.read(client).to_ascii_lowercase();
-        let session = answer.split("mcp-session-id: ").nth(1).unwrap()[..32].to_owned();
+        let session = session_in(&world.read(client));
         let lines = format!("mcp-session-id: {session}\r\ntraceparent: 00-1\r\n");
         post(&mut world, &lines, &call(2, "m1__x"));
         let server = world.find("\"x\"");
@@ -116,8 +115,7 @@ fn one_client_tries_a_broken_member_for_all() {
         world.refuse(2);
         let server = world.found("\"initialize\"").unwrap_or_else(|| world.connect(1));
         world.welcome(server, &format!("s{number}"));
-        let answer = world.read(client).to_ascii_lowercase();
-        let session = answer.split("mcp-session-id: ").nth(1).unwrap()[..32].to_owned();
+        let session = session_in(&world.read(client));
         world.post(&session, INITIALIZED);
         let server = world.find("notifications/initialized");
         world.answer(server, "202 Accepted", "");
@@ -173,4 +171,163 @@ fn a_member_that_never_listened_ends_no_subscription() {
     // Who did listen ends it.
     world.tell(Event::Ended { conn: server });
     assert!(world.read(client).contains("\"complete\""));
+}
+
+/// A session with a view of two servers that have tasks.
+fn with_tasks() -> (World, String) {
+    let mut world = world(2);
+    let client = world.post("", INITIALIZE);
+    let tasks = r#""tools":{},"tasks":{"list":{},"cancel":{}}"#;
+    let welcome = WELCOME.replace(r#""tools":{}"#, tasks);
+    for place in [1, 2] {
+        let server = world.connect(place);
+        world.answer(server, &format!("200 OK\r\nmcp-session-id: s{place}"), &welcome);
+    }
+    let answer = world.read(client);
+    assert!(answer.contains(tasks), "{answer}");
+    let session = session_in(&answer);
+    world.post(&session, INITIALIZED);
+    for _ in [1, 2] {
+        let server = world.find("notifications/initialized");
+        world.answer(server, "202 Accepted", "");
+    }
+    (world, session)
+}
+
+fn request(method: &str, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":5,"method":"{method}","params":{{{params}}}}}"#)
+}
+
+/// The server that got this answers with that.
+fn serve(world: &mut World, place: u8, text: &str, answer: &str) {
+    let server = world.find(text);
+    let at = world.conns.iter().find(|(conn, ..)| *conn == server).unwrap().1;
+    assert_eq!(at, place, "{text}");
+    let sent = world.read(server);
+    let id = sent.split("\"id\":").nth(1).unwrap().split([',', '}']).next().unwrap();
+    world.answer(server, "200 OK", &format!(r#"{{"jsonrpc":"2.0","id":{id},{answer}}}"#));
+}
+
+const UNKNOWN: &str = r#""error":{"code":-32602,"message":"no such task"}"#;
+
+#[test]
+fn a_task_is_looked_for_once() {
+    let (mut world, session) = with_tasks();
+    let client = world.post(&session, &request("tasks/cancel", r#""taskId":"t""#));
+    serve(&mut world, 1, "tasks/get", UNKNOWN);
+    serve(&mut world, 2, "tasks/get", r#""result":{"taskId":"t","status":"working"}"#);
+    serve(&mut world, 2, "tasks/cancel", r#""result":{"taskId":"t","status":"cancelled"}"#);
+    assert!(world.read(client).contains("\"cancelled\""));
+    let client = world.post(&session, &request("tasks/result", r#""taskId":"t""#));
+    assert_eq!(world.found("tasks/get"), None);
+    serve(&mut world, 2, "tasks/result", r#""result":{"content":[]}"#);
+    assert!(world.read(client).contains("\"content\""));
+    // What is asked for may be what is looked for, and nobody need have it.
+    let client = world.post(&session, &request("tasks/get", r#""taskId":"u""#));
+    serve(&mut world, 1, "tasks/get", UNKNOWN);
+    serve(&mut world, 2, "tasks/get", UNKNOWN);
+    assert!(world.read(client).contains("no such task"));
+    let long = "x".repeat(limits::TASK_ID_LEN_MAX + 1);
+    let client = world.post(&session, &request("tasks/get", &format!(r#""taskId":"{long}""#)));
+    assert!(world.read(client).contains("not_united"));
+    let counters = world.shard.counters();
+    assert_eq!((counters.in_flight, counters.gathered), (2, 0), "the members are listened to");
+}
+
+#[test]
+fn whose_a_new_task_is_need_not_be_asked() {
+    let (mut world, session) = with_tasks();
+    world.post(&session, &call(2, "m2__x"));
+    serve(&mut world, 2, "\"x\"", r#""result":{"task":{"taskId":"t","status":"working"}}"#);
+    let client = world.post(&session, &request("tasks/get", r#""taskId":"t""#));
+    serve(&mut world, 2, "tasks/get", r#""result":{"taskId":"t","status":"working"}"#);
+    assert!(world.read(client).contains("\"working\""));
+}
+
+#[test]
+fn a_member_that_is_asked_for_a_task_has_a_time_for_it() {
+    let (mut world, session) = with_tasks();
+    let client = world.post(&session, &request("tasks/get", r#""taskId":"t""#));
+    world.find("tasks/get");
+    world.passes(Duration::from_secs(5));
+    serve(&mut world, 2, "\"tasks/get\"", r#""result":{"taskId":"t","status":"working"}"#);
+    assert!(world.read(client).contains("\"working\""));
+    // And it is not looked for if its client has gone.
+    let client = world.post(&session, &request("tasks/cancel", r#""taskId":"u""#));
+    let cancelled = CANCELLED.replace(":7", ":5");
+    world.post(&session, &cancelled);
+    world.passes(Duration::from_secs(5));
+    assert_eq!(world.found("tasks/cancel"), None);
+    assert!(!world.read(client).contains("error"));
+}
+
+#[test]
+fn all_tasks_are_on_pages() {
+    let (mut world, session) = with_tasks();
+    let client = world.post(&session, &request("tasks/list", r#""x":1"#));
+    let page = |ids: [&str; 2], next: &str| {
+        let task = |id: &str| format!(r#"{{"taskId":"{id}","status":"working"}}"#);
+        format!(r#""result":{{"tasks":[{},{}]{next}}}"#, task(ids[0]), task(ids[1]))
+    };
+    serve(&mut world, 1, "tasks/list", &page(["a", "b"], r#","nextCursor":"2""#));
+    serve(&mut world, 1, "\"cursor\":\"2\"", &page(["c", "d"], ""));
+    serve(&mut world, 2, "tasks/list", &page(["e", "f"], ""));
+    let mut ids: Vec<String> = Vec::new();
+    let mut answer = world.read(client);
+    loop {
+        let found = answer.split("\"taskId\":\"").skip(1);
+        let found = found.filter_map(|rest| rest.split('"').next()).map(str::to_owned);
+        let before = ids.len();
+        ids.extend(found);
+        assert!(ids.len() <= before + 2);
+        let Some((_, next)) = answer.split_once("\"nextCursor\":") else { break };
+        let next = next.split('}').next().unwrap();
+        let client = world.post(&session, &request("tasks/list", &format!(r#""cursor":{next}"#)));
+        answer = world.read(client);
+    }
+    assert_eq!(ids.concat(), "abcdef");
+    world.post(&session, &request("tasks/cancel", r#""taskId":"f""#));
+    serve(&mut world, 2, "tasks/cancel", r#""result":{"taskId":"f","status":"cancelled"}"#);
+    // Nobody says when they change: they are read each time.
+    world.post(&session, &request("tasks/list", r#""x":2"#));
+    world.find("tasks/list");
+}
+
+/// A view of one server with two endpoints, and a client that has a session and listens.
+fn listening() -> (World, String, ConnId) {
+    let mut world = united(vec![Target::Http(Transport::Http, all(vec![place(1), place(2)]))]);
+    let session = world.open(1, "s1");
+    let client = world.ask("GET", &session, "");
+    (world, session, client)
+}
+
+/// The member asks something, in answer to a request of the client.
+fn asks(world: &mut World, session: &str) -> ConnId {
+    let client = world.post(session, &call(7, "m1__x"));
+    let server = world.find("tools/call");
+    let ask = r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+    world.say(server, &format!("{head}\r\ndata: {ask}\r\n\r\n"));
+    assert!(world.read(client).contains("roots/list"));
+    client
+}
+
+#[test]
+fn a_member_that_is_set_up_again_has_forgotten_what_it_asked_and_offers_what_it_likes() {
+    let (mut world, session, listener) = listening();
+    asks(&mut world, &session);
+    world.read(listener);
+    world.post(&session, &call(8, "m1__y"));
+    let lost = match world.found("tools/call") {
+        Some(lost) => lost,
+        None => world.connect(1),
+    };
+    world.forget(lost);
+    world.revive("s2");
+    let heard = world.read(listener);
+    assert!(heard.contains("notifications/cancelled"), "{heard}");
+    assert!(heard.contains("notifications/tools/list_changed"), "{heard}");
+    // A late answer to it goes nowhere.
+    world.post(&session, r#"{"jsonrpc":"2.0","id":1,"result":{"roots":[]}}"#);
+    assert_eq!(world.found("\"roots\""), None);
 }
