@@ -13,6 +13,7 @@ use crate::federation::tasks::task_of;
 use crate::federation::{MemberState, Owner, Phase, Try};
 use crate::ids::{ExchangeId, UnionKey};
 use crate::limits;
+use crate::message::Era;
 use crate::refusal::Refusal;
 use crate::shard::Shard;
 use crate::shard::post::Incoming;
@@ -218,5 +219,15 @@ impl Shard {
         if let Some(union) = self.unions.get_mut(union) {
             union.tasks.learn(task, member);
         }
+    }
+}
+
+/// Whether a method is about one task.
+pub(super) fn is_of_task(method: &[u8], era: Era) -> bool {
+    match (method, era) {
+        (b"tasks/get" | b"tasks/cancel", _) => true,
+        (b"tasks/result", era) => era == Era::Legacy,
+        (b"tasks/update", era) => era == Era::Modern,
+        _ => false,
     }
 }

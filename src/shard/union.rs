@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::shard::Shard;
 use crate::shard::post::Incoming;
+use crate::shard::tasks::is_of_task;
 use crate::upstream::catalog::ServerId;
 use crate::upstream::view::{Member, View, is_shortened};
 
@@ -159,9 +160,7 @@ impl Shard {
                 }
             }
             b"completion/complete" => self.union_completes(stand, incoming, now),
-            _ if incoming.envelope.task_id.is_some() && method.starts_with(b"tasks/") => {
-                self.task_member(key, stand, incoming, now)
-            }
+            _ if is_of_task(&method, incoming.era) => self.task_member(key, stand, incoming, now),
             _ => match self.united(&method, stand, incoming) {
                 Some(kind) => self.union_lists(stand, kind, incoming, now),
                 None if self.only_member(stand.union) => self.union_routes(stand, 0, None, now),

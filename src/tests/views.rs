@@ -235,6 +235,21 @@ fn a_task_is_looked_for_once() {
 }
 
 #[test]
+fn an_era_has_its_own_requests_about_tasks() {
+    let mut world = world(2);
+    let client = ask_modern(&mut world, "tasks/result", "", r#""taskId":"t""#);
+    assert!(world.read(client).contains("-32601"));
+    ask_modern(&mut world, "tasks/update", "mcp-name: t\r\n", r#""taskId":"t""#);
+    let server = world.connect(1);
+    let sent = world.read(server);
+    assert!(sent.contains("\"tasks/get\"") && sent.contains("mcp-method: tasks/get"), "{sent}");
+    assert!(sent.contains(&format!("{{\"taskId\":\"t\",{META}")), "{sent}");
+    let (mut world, session) = with_tasks();
+    let client = world.post(&session, &request("tasks/update", r#""taskId":"t""#));
+    assert!(world.read(client).contains("-32601"));
+}
+
+#[test]
 fn whose_a_new_task_is_need_not_be_asked() {
     let (mut world, session) = with_tasks();
     world.post(&session, &call(2, "m2__x"));
