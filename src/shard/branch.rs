@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use bytes::Bytes;
-use wire::binary::{Facts, MessageKind, Reason, StreamId};
+use wire::binary::{Facts, MessageKind, Reason, SendError, StreamId};
 use wire::rpc;
 
 use crate::ids::ConnId;
@@ -21,10 +21,12 @@ use crate::shard::{Role, Shard};
 pub(super) struct Branch {
     name: LinkName,
     stream: StreamId,
-    /// Bytes of messages that are dealt with and for which no credit was given back.
-    owed: usize,
-    /// Bytes that waited on the stream when that was last looked at.
-    waited: usize,
+    /// Messages that are dealt with and for which no credit was given back, and their bytes.
+    owed: (usize, usize),
+    /// Bytes that the peer had taken when that was last looked at.
+    taken: u64,
+    /// Whether it is among those that the trunk holds.
+    is_held: bool,
 }
 
 impl Shard {
@@ -37,8 +39,12 @@ impl Shard {
     ) {
         let Some(trunk) = self.links.get_mut(&name) else { return };
         let Some(conn) = trunk.branches.get(&stream).copied() else { return };
-        if let Some(link) = trunk.conn.and_then(|conn| self.link_conn_mut(conn)) {
+        let carrier = trunk.conn;
+        if let Some(link) = carrier.and_then(|conn| self.link_conn_mut(conn)) {
             link.messages += 1;
+        }
+        if let LinkName::Server(server) = name {
+            self.uplink_works(server);
         }
         let len = payload.len();
         self.current = Some(conn);
@@ -49,10 +55,12 @@ impl Shard {
             }
             _ => self.channel_message(conn, &Payload::Whole(payload), now),
         }
+        self.current = carrier;
         let Some(entry) = self.conns.get_mut(conn) else { return };
         let is_paused = entry.is_paused;
         if let Some(branch) = &mut entry.branch {
-            branch.owed += len;
+            branch.owed.0 += 1;
+            branch.owed.1 += len;
         }
         if !is_paused {
             self.branch_pays(conn);
@@ -67,7 +75,7 @@ impl Shard {
     ) -> Option<ConnId> {
         let conn = self.open(role)?;
         if let Some(entry) = self.conns.get_mut(conn) {
-            entry.branch = Some(Branch { name, stream, owed: 0, waited: 0 });
+            entry.branch = Some(Branch { name, stream, owed: (0, 0), taken: 0, is_held: false });
         }
         if let Some(trunk) = self.links.get_mut(&name) {
             trunk.branches.insert(stream, conn);
@@ -84,7 +92,6 @@ impl Shard {
             return;
         }
         trunk.branches.remove(&stream);
-        trunk.held.retain(|other| *other != conn);
         let reason = close_reason(why);
         trunk.link.close(stream, reason, if reason == Reason::DONE { "" } else { why });
         self.link_is_dirty(name);
@@ -99,11 +106,47 @@ impl Shard {
         Some((self.links.get_mut(&name)?, stream))
     }
 
+    /// Tells a client what it has not asked for. A request that it would not take is answered in
+    /// its name: nobody else would ever do that.
+    pub(super) fn branch_tells(&mut self, conn: ConnId, message: Vec<u8>, now: Instant) {
+        if self.branch_fits(conn, message.len()) {
+            let sent = self.branch_sends(conn, message);
+            return self.branch_said(conn, sent, now);
+        }
+        self.counters.dropped += 1;
+        let envelope = rpc::scan(&message, self.any_len());
+        let envelope = envelope.ok().filter(|envelope| envelope.kind == rpc::Kind::Request);
+        if let Some(id) = envelope.and_then(|envelope| envelope.id) {
+            let mut answer = Vec::new();
+            Refusal::TooLarge.write_error(&mut answer, id.get(&message), None);
+            self.channel_message(conn, &Payload::Whole(Bytes::from(answer)), now);
+        }
+    }
+
+    /// Sends an answer to a client.
+    pub(super) fn branch_answers(&mut self, conn: ConnId, message: Vec<u8>, now: Instant) {
+        let facts = Facts { method: "", name: "" };
+        let sent = self.branch_queues(conn, (MessageKind::Response, facts), message);
+        self.branch_said(conn, sent, now);
+    }
+
+    /// A conversation does not go on without a message that had no room.
+    fn branch_said(&mut self, conn: ConnId, sent: Result<(), SendError>, now: Instant) {
+        let Err(why) = sent else { return };
+        self.counters.dropped += 1;
+        if why == SendError::Overloaded {
+            self.channel_lost(conn, "full", now);
+        }
+    }
+
+    /// With our number in it a message may be longer than it came.
+    pub(super) fn any_len(&self) -> rpc::Limits {
+        rpc::Limits { len_max: usize::MAX, ..self.rpc_limits() }
+    }
+
     /// Sends a message, whatever it is.
-    pub(super) fn branch_tells(&mut self, conn: ConnId, message: Vec<u8>) {
-        // With our number in it a message may be longer than it came.
-        let limits = rpc::Limits { len_max: usize::MAX, ..self.rpc_limits() };
-        let Ok(envelope) = rpc::scan(&message, limits) else { return };
+    pub(super) fn branch_sends(&mut self, conn: ConnId, message: Vec<u8>) -> Result<(), SendError> {
+        let Ok(envelope) = rpc::scan(&message, self.any_len()) else { return Ok(()) };
         let method = envelope.method.map(|text| text.decode(&message)).unwrap_or_default();
         let name = envelope.name.or(envelope.uri).filter(|_| envelope.method.is_some());
         let name = name.map(|text| text.decode(&message)).unwrap_or_default();
@@ -114,26 +157,20 @@ impl Shard {
             rpc::Kind::Notification => MessageKind::Notification,
             rpc::Kind::Response | rpc::Kind::ErrorResponse => MessageKind::Response,
         };
-        self.branch_sends(conn, (kind, Facts { method: &method, name: &name }), message);
+        self.branch_queues(conn, (kind, Facts { method: &method, name: &name }), message)
     }
 
-    /// Sends an answer.
-    pub(super) fn branch_answers(&mut self, conn: ConnId, message: Vec<u8>) {
-        let facts = Facts { method: "", name: "" };
-        self.branch_sends(conn, (MessageKind::Response, facts), message);
-    }
-
-    fn branch_sends(
+    fn branch_queues(
         &mut self,
         conn: ConnId,
         (kind, facts): (MessageKind, Facts<'_>),
         message: Vec<u8>,
-    ) {
-        let Some(name) = self.branch(conn).map(|branch| branch.name) else { return };
-        let Some((trunk, stream)) = self.trunk_of(conn) else { return };
-        let is_taken = trunk.link.send(stream, kind, facts, Cow::Owned(message)).is_ok();
-        self.counters.dropped += u64::from(!is_taken);
+    ) -> Result<(), SendError> {
+        let name = self.branch(conn).map(|branch| branch.name).ok_or(SendError::NotOpen)?;
+        let (trunk, stream) = self.trunk_of(conn).ok_or(SendError::NotOpen)?;
+        let sent = trunk.link.send(stream, kind, facts, Cow::Owned(message));
         self.link_is_dirty(name);
+        sent.map_err(|refused| refused.why)
     }
 
     /// Whether the peer of a stream takes a message of so many bytes.
@@ -152,20 +189,25 @@ impl Shard {
         let Some(branch) = self.conns.get_mut(conn).and_then(|entry| entry.branch.as_mut()) else {
             return;
         };
-        let (name, stream, owed) = (branch.name, branch.stream, std::mem::take(&mut branch.owed));
-        if owed != 0
+        let (name, stream) = (branch.name, branch.stream);
+        let (messages, len) = std::mem::take(&mut branch.owed);
+        if messages != 0
             && let Some(trunk) = self.links.get_mut(&name)
         {
-            trunk.link.release(stream, owed);
+            trunk.link.release(stream, messages, len);
             self.link_is_dirty(name);
         }
     }
 
     /// The peer does not take what a stream has for it as it comes.
     pub(super) fn branch_holds(&mut self, conn: ConnId) {
-        if let Some((trunk, _)) = self.trunk_of(conn)
-            && !trunk.held.contains(&conn)
+        let Some(branch) = self.conns.get_mut(conn).and_then(|entry| entry.branch.as_mut()) else {
+            return;
+        };
+        if let Some(trunk) = self.links.get_mut(&branch.name)
+            && !std::mem::replace(&mut branch.is_held, true)
         {
+            branch.taken = trunk.link.taken_len(branch.stream);
             trunk.held.push(conn);
         }
     }
@@ -177,12 +219,14 @@ impl Shard {
             let waiting = self.branch_waiting(conn);
             let Some(entry) = self.conns.get_mut(conn) else { continue };
             let Some(branch) = &mut entry.branch else { continue };
-            let before = std::mem::replace(&mut branch.waited, waiting);
+            let before = branch.taken;
+            branch.is_held = false;
             if limits::OUTPUT_LOW < waiting {
-                if waiting < before {
+                self.branch_holds(conn);
+                let Some(entry) = self.conns.get_mut(conn) else { continue };
+                if entry.branch.as_ref().is_some_and(|branch| before < branch.taken) {
                     entry.stalled_since = Some(now);
                 }
-                self.branch_holds(conn);
                 continue;
             }
             entry.stalled_since = None;
@@ -226,7 +270,7 @@ fn close_reason(why: &str) -> Reason {
     match why {
         "draining" => Reason::DRAINING,
         "full" | "reads too slowly" => Reason::OVERLOADED,
-        "fault" => Reason::INTERNAL,
+        "fault" | "failed" => Reason::INTERNAL,
         // Its session is over, or nobody needs it.
         _ => Reason::DONE,
     }

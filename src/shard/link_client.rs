@@ -232,12 +232,14 @@ impl Shard {
         };
         let opened = match refused {
             Some(_) => None,
+            None if limits::LINK_BRANCHES_MAX <= self.client_branches => None,
             None => {
                 let parts = (Reader::Elsewhere(0), Writer::Stream);
                 let channel = Channel::new(peer, found, parts, now);
                 self.branch_open(Role::Channel(Box::new(channel)), (name, stream))
             }
         };
+        self.client_branches += usize::from(opened.is_some());
         if opened.is_none()
             && let Some(trunk) = self.links.get_mut(&name)
         {

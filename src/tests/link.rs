@@ -31,7 +31,9 @@ const SETTINGS: LinkSettings = LinkSettings {
     },
     keep_ms: 0,
     queue_len_max: 1 << 20,
+    queues_len_max: 256 << 20,
     partial_len_max: 1 << 20,
+    partials_len_max: 256 << 20,
 };
 
 /// What is at the other end of a connection of a shard.
