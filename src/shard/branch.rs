@@ -275,3 +275,287 @@ fn close_reason(why: &str) -> Reason {
         _ => Reason::DONE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::binary::frame::{Frame, Message};
+    use wire::binary::v1::{Dialect, write_offer};
+    use wire::binary::{self, Event, Limits, Link, Open, Settings};
+
+    use super::*;
+    use crate::admission::entrance::{Entrance, Protocol};
+    use crate::shard::event::{Action, Event as Told};
+    use crate::tests::settings;
+    use crate::upstream::catalog::{Isolation, Target};
+
+    const SETTINGS: Settings = Settings {
+        limits: Limits {
+            window: 32 * 1024,
+            frame_len_max: 16 * 1024,
+            message_len_max: 16 << 20,
+            streams_max: 16_384,
+            replay_len_max: 1 << 20,
+        },
+        keep_ms: 0,
+        queue_len_max: usize::MAX,
+        queues_len_max: usize::MAX,
+        partial_len_max: usize::MAX,
+        partials_len_max: usize::MAX,
+    };
+
+    /// A shard whose server is never started.
+    fn shard(now: Instant) -> Shard {
+        let target = Target::Stdio(settings::command(Isolation::Session));
+        let entrances = vec![Entrance::of(Protocol::Binary)];
+        let settings = settings::settings(vec![settings::server(target)]);
+        settings::shard(crate::shard::settings::Settings { entrances, ..settings }, 0, 1, now)
+    }
+
+    fn tell(shard: &mut Shard, event: Told<'_>, now: Instant) -> Vec<Action> {
+        shard.handle(event, now);
+        std::iter::from_fn(|| shard.poll()).collect()
+    }
+
+    /// A client, and the lengths of what it did not read.
+    struct Guest {
+        conn: ConnId,
+        link: Link,
+        unread: Vec<(StreamId, usize)>,
+        closed: Vec<(StreamId, Reason)>,
+        is_slow: bool,
+    }
+
+    impl Guest {
+        fn new(shard: &mut Shard, now: Instant) -> Self {
+            let (conn, _) = settings::accept(shard, now);
+            let mut offer = Vec::new();
+            write_offer(&mut offer, Dialect::Short, binary::VERSION);
+            tell(shard, Told::Received { conn, bytes: &mut offer }, now);
+            shard.output(conn).unwrap().take();
+            let link = Link::connect(SETTINGS, "", "").unwrap();
+            let (unread, closed) = (Vec::new(), Vec::new());
+            let mut guest = Self { conn, link, unread, closed, is_slow: false };
+            guest.run(shard, now);
+            guest
+        }
+
+        /// Until nothing is left to be said.
+        fn run(&mut self, shard: &mut Shard, now: Instant) {
+            loop {
+                let mut bytes = Vec::new();
+                self.link.write_to(&mut bytes);
+                let back = shard.output(self.conn).unwrap().take();
+                if bytes.is_empty() && back.is_empty() {
+                    return;
+                }
+                self.hears(&back.into_iter().flatten().collect::<Vec<u8>>());
+                tell(shard, Told::Sent { conn: self.conn }, now);
+                tell(shard, Told::Received { conn: self.conn, bytes: &mut bytes }, now);
+            }
+        }
+
+        fn hears(&mut self, bytes: &[u8]) {
+            let mut rest = bytes;
+            let mut read = Vec::new();
+            while let Some(event) = self.link.receive(&mut rest) {
+                match event {
+                    Event::Message { stream, payload, .. } => read.push((stream, payload.len())),
+                    Event::Closed { stream, reason, .. } => self.closed.push((stream, reason)),
+                    Event::Failed { error } => panic!("{error:?}"),
+                    _ => {}
+                }
+            }
+            self.unread.extend(read);
+            if !self.is_slow {
+                self.reads(usize::MAX);
+            }
+        }
+
+        /// Deals with so many messages.
+        fn reads(&mut self, count: usize) {
+            for (stream, len) in self.unread.drain(..count.min(self.unread.len())) {
+                self.link.release(stream, 1, len);
+            }
+        }
+
+        fn opens(&mut self, count: usize) -> Vec<StreamId> {
+            let open = Open { server: "", session: "", revision: "" };
+            (0..count).map(|_| self.link.open(open).unwrap()).collect()
+        }
+
+        /// The places of its streams.
+        fn branches(&self, shard: &Shard) -> Vec<ConnId> {
+            let trunk = &shard.links[&LinkName::Client(self.link.id())];
+            trunk.branches.values().copied().collect()
+        }
+    }
+
+    #[test]
+    fn streams_of_clients_leave_room_for_connections() {
+        let now = Instant::now();
+        let mut shard = shard(now);
+        let most = limits::LINK_STREAMS_MAX as usize;
+        let mut guests = [0; 3].map(|_| Guest::new(&mut shard, now));
+        for guest in &mut guests[..2] {
+            guest.opens(most);
+            guest.run(&mut shard, now);
+            assert_eq!((guest.branches(&shard).len(), guest.closed.len()), (most, 0));
+        }
+        assert_eq!(most * 2, limits::LINK_BRANCHES_MAX);
+        let [first, _, third] = &mut guests;
+        let late = third.opens(1)[0];
+        third.run(&mut shard, now);
+        assert_eq!(third.closed, [(late, Reason::OVERLOADED)]);
+        settings::accept(&mut shard, now);
+        // There is room again, and the link goes on.
+        first.link.close(StreamId::new(1).unwrap(), Reason::DONE, "");
+        first.run(&mut shard, now);
+        third.opens(1);
+        third.run(&mut shard, now);
+        assert_eq!((third.branches(&shard).len(), third.closed.len()), (1, 1));
+    }
+
+    /// It would take minutes if each looked for itself among all.
+    #[test]
+    fn many_streams_can_be_slow_at_once() {
+        let now = Instant::now();
+        let mut shard = shard(now);
+        let mut guest = Guest::new(&mut shard, now);
+        guest.opens(16_384);
+        guest.run(&mut shard, now);
+        let branches = guest.branches(&shard);
+        for _ in 0..20 {
+            for _ in 0..20 {
+                branches.iter().for_each(|conn| shard.branch_holds(*conn));
+            }
+            let name = LinkName::Client(guest.link.id());
+            assert_eq!(shard.links[&name].held.len(), branches.len());
+            shard.branches_go_on(name, now);
+            assert!(shard.links[&name].held.is_empty(), "nothing waits");
+        }
+    }
+
+    #[test]
+    fn a_conversation_ends_whose_message_has_no_room_on_the_link() {
+        let now = Instant::now();
+        let mut shard = shard(now);
+        let mut guest = Guest::new(&mut shard, now);
+        guest.is_slow = true;
+        let streams = guest.opens(6);
+        guest.run(&mut shard, now);
+        let branches = guest.branches(&shard);
+        let large = vec![b'x'; limits::MESSAGE_LEN];
+        for conn in &branches[..5] {
+            shard.channel_write(*conn, &[&large], now);
+        }
+        let is_open = |shard: &Shard, at: usize| shard.conns.get(branches[at]).is_some();
+        let open: Vec<usize> = (0..6).filter(|at| is_open(&shard, *at)).collect();
+        assert_eq!(open, [0, 1, 2, 3, 5]);
+        tell(&mut shard, Told::Woke, now);
+        guest.run(&mut shard, now);
+        assert_eq!(guest.closed, [(streams[4], Reason::OVERLOADED)]);
+        shard.channel_write(branches[5], &[b"{}"], now);
+        tell(&mut shard, Told::Woke, now);
+        guest.run(&mut shard, now);
+        assert!(guest.unread.contains(&(streams[5], 2)));
+    }
+
+    /// What is put behind it does not hide what was taken.
+    #[test]
+    fn a_client_that_reads_steadily_is_not_stalled() {
+        let mut now = Instant::now();
+        let mut shard = shard(now);
+        let mut guest = Guest::new(&mut shard, now);
+        guest.is_slow = true;
+        guest.opens(1);
+        guest.run(&mut shard, now);
+        let conn = guest.branches(&shard)[0];
+        let message = vec![b'x'; 10_000];
+        for _ in 0..40 {
+            shard.channel_write(conn, &[&message], now);
+        }
+        guest.run(&mut shard, now);
+        for _ in 0..10 {
+            now += limits::SEND_TIMEOUT / 3;
+            guest.reads(2);
+            for _ in 0..4 {
+                shard.channel_write(conn, &[&message], now);
+            }
+            guest.run(&mut shard, now);
+            tell(&mut shard, Told::Woke, now);
+            guest.run(&mut shard, now);
+            assert_eq!(guest.closed, []);
+        }
+        // Who takes nothing is closed.
+        for _ in 0..4 {
+            now += limits::SEND_TIMEOUT / 3;
+            tell(&mut shard, Told::Woke, now);
+            guest.run(&mut shard, now);
+        }
+        assert_eq!(guest.closed, [(StreamId::new(1).unwrap(), Reason::OVERLOADED)]);
+    }
+
+    #[test]
+    fn a_client_hears_why_its_link_ends_behind_what_it_has_not_read() {
+        let now = Instant::now();
+        let mut shard = shard(now);
+        let mut guest = Guest::new(&mut shard, now);
+        guest.is_slow = true;
+        guest.opens(4);
+        guest.run(&mut shard, now);
+        for conn in guest.branches(&shard) {
+            shard.channel_write(conn, &[&[b'x'; 100_000]], now);
+        }
+        tell(&mut shard, Told::Woke, now);
+        assert!(limits::OUTPUT_LOW < shard.output(guest.conn).unwrap().len());
+        let mut bytes = [0xff; 20];
+        let actions = tell(&mut shard, Told::Received { conn: guest.conn, bytes: &mut bytes }, now);
+        let rest = actions.into_iter().find_map(|action| match action {
+            Action::Close { rest, .. } => Some(rest),
+            _ => None,
+        });
+        guest.hears(&rest.unwrap().into_iter().flatten().collect::<Vec<u8>>());
+        assert!(guest.link.has_ended());
+    }
+
+    /// What comes behind a message on the connection is not the fault of its stream.
+    #[test]
+    fn a_fault_behind_a_message_costs_the_link() {
+        let now = Instant::now();
+        let mut shard = shard(now);
+        let mut guest = Guest::new(&mut shard, now);
+        let stream = guest.opens(1)[0];
+        guest.run(&mut shard, now);
+        shard.current = Some(guest.conn);
+        let name = LinkName::Client(guest.link.id());
+        shard.branch_says((name, stream), Bytes::from_static(b"{}"), now);
+        assert_eq!(shard.current, Some(guest.conn));
+        guest.run(&mut shard, now);
+    }
+
+    #[test]
+    fn a_message_that_does_not_go_on_ends_its_conversation() {
+        let mut now = Instant::now();
+        let mut shard = shard(now);
+        let mut guest = Guest::new(&mut shard, now);
+        let stream = guest.opens(2)[0];
+        guest.run(&mut shard, now);
+        let [first, second] = guest.branches(&shard)[..] else { panic!("two streams") };
+        let facts = Some(Facts { method: "", name: "" });
+        let message = Message { kind: MessageKind::Request, facts, has_more: true, payload: b"{" };
+        let mut bytes = Vec::new();
+        Frame::Message { stream, sequence: 3, message }.encode(&mut bytes);
+        tell(&mut shard, Told::Received { conn: guest.conn, bytes: &mut bytes }, now);
+        assert_ne!(shard.counters().gathered, 0);
+        // The client is there.
+        for _ in 0..8 {
+            now += limits::BODY_TIMEOUT / 3;
+            let mut bytes = Vec::new();
+            Frame::Ping { token: [0; 8] }.encode(&mut bytes);
+            tell(&mut shard, Told::Received { conn: guest.conn, bytes: &mut bytes }, now);
+            tell(&mut shard, Told::Woke, now);
+        }
+        assert!(shard.conns.get(first).is_none() && shard.conns.get(second).is_some());
+        assert_eq!(shard.counters().gathered, 0);
+    }
+}
