@@ -348,8 +348,10 @@ mod tests {
                 if bytes.is_empty() && back.is_empty() {
                     return;
                 }
-                self.hears(&back.into_iter().flatten().collect::<Vec<u8>>());
-                tell(shard, Told::Sent { conn: self.conn }, now);
+                if !back.is_empty() {
+                    self.hears(&back.into_iter().flatten().collect::<Vec<u8>>());
+                    tell(shard, Told::Sent { conn: self.conn }, now);
+                }
                 tell(shard, Told::Received { conn: self.conn, bytes: &mut bytes }, now);
             }
         }
