@@ -377,3 +377,96 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::binary::{Event, Limits, LinkId, Settings, hello};
+
+    use super::*;
+    use crate::admission::entrance::{Entrance, Protocol};
+    use crate::shard::event::Event as Told;
+    use crate::tests::settings;
+
+    const SETTINGS: Settings = Settings {
+        limits: Limits {
+            window: 32 * 1024,
+            frame_len_max: 16 * 1024,
+            message_len_max: 16 << 20,
+            streams_max: 64,
+            replay_len_max: 1 << 20,
+        },
+        keep_ms: 60_000,
+        queue_len_max: usize::MAX,
+        queues_len_max: usize::MAX,
+        partial_len_max: usize::MAX,
+        partials_len_max: usize::MAX,
+    };
+
+    /// What the server of a link hears when the one conversation ends for this reason, while a
+    /// message of it is under way.
+    fn heard(refusal: Refusal) -> (Vec<usize>, Reason) {
+        let now = Instant::now();
+        let server = settings::server(Target::Tcp(settings::endpoint("127.0.0.1").into()));
+        let entrances = vec![Entrance::of(Protocol::Lines)];
+        let settings = settings::settings(vec![server]);
+        let settings = crate::shard::settings::Settings { entrances, ..settings };
+        let mut shard = settings::shard(settings, 0, 1, now);
+        let (client, _) = settings::accept(&mut shard, now);
+        let pad = "x".repeat(100_000);
+        let text = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{{\
+             \"protocolVersion\":\"2025-11-25\",\"capabilities\":{{}},\"pad\":\"{pad}\",\
+             \"clientInfo\":{{\"name\":\"c\",\"version\":\"1\"}}}}}}\n"
+        );
+        let mut bytes = text.into_bytes();
+        shard.handle(Told::Received { conn: client, bytes: &mut bytes }, now);
+        let actions: Vec<Action> = std::iter::from_fn(|| shard.poll()).collect();
+        let conn = actions.into_iter().find_map(|action| match action {
+            Action::Dial { conn, .. } => Some(conn),
+            _ => None,
+        });
+        let conn = conn.expect("the server is dialled");
+        shard.handle(Told::Connected { conn }, now);
+        drain(&mut shard, conn);
+        let mut answer = b"MCPB\0\x01\0\x07\0\0\0\x14{\"agreed_version\":2}".to_vec();
+        shard.handle(Told::Received { conn, bytes: &mut answer }, now);
+        let bytes = drain(&mut shard, conn);
+        let Ok(Decoded::Item { item, .. }) = hello(&bytes) else { panic!("no HELLO") };
+        let mut link = Link::accept(LinkId([1; 16]), b"", SETTINGS, &item);
+        let (mut messages, mut closed) = (Vec::new(), None);
+        for round in 0..20 {
+            let mut bytes = Vec::new();
+            link.write_to(&mut bytes);
+            shard.handle(Told::Received { conn, bytes: &mut bytes }, now);
+            while shard.poll().is_some() {}
+            if round == 1 {
+                let id = *shard.processes.keys().next().expect("a conversation");
+                shard.process_ended(id, refusal, now);
+                shard.handle(Told::Woke, now);
+            }
+            let bytes = drain(&mut shard, conn);
+            let mut rest = &bytes[..];
+            while let Some(event) = link.receive(&mut rest) {
+                match event {
+                    Event::Message { payload, .. } => messages.push(payload.len()),
+                    Event::Closed { reason, .. } => closed = Some(reason),
+                    _ => {}
+                }
+            }
+        }
+        (messages, closed.expect("its stream is closed"))
+    }
+
+    fn drain(shard: &mut Shard, conn: ConnId) -> Vec<u8> {
+        while shard.poll().is_some() {}
+        shard.output(conn).unwrap().take().into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn a_conversation_that_failed_is_not_said_to_be_done() {
+        let (messages, reason) = heard(Refusal::UnknownSession);
+        assert_eq!((messages.len(), reason), (1, Reason::DONE));
+        assert_eq!(heard(Refusal::Died), (vec![], Reason::INTERNAL));
+        assert_eq!(heard(Refusal::Full), (vec![], Reason::OVERLOADED));
+    }
+}
