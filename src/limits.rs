@@ -51,6 +51,9 @@ pub const COMPRESS_LEN_MAX: usize = 1024 * 1024;
 /// Links of clients of the binary protocol, version 2, that are kept although their connections
 /// broke.
 pub const LINKS_LOST_MAX: usize = 4096;
+/// Bytes that these keep, all together: what was not acknowledged, what waits, and messages that
+/// are not complete.
+pub const LINKS_LOST_LEN_MAX: usize = 256 * 1024 * 1024;
 /// Streams of one link. Each has a place among the connections.
 pub const LINK_STREAMS_MAX: u32 = 16_384;
 /// Bytes that may come on one stream before the first credit, and again while its messages are

@@ -520,6 +520,31 @@ mod tests {
         assert!(guest.link.has_ended());
     }
 
+    #[test]
+    fn links_without_a_connection_do_not_keep_too_much() {
+        let now = Instant::now();
+        let mut shard = shard(now);
+        let large = vec![b'x'; limits::MESSAGE_LEN];
+        let lost = |shard: &mut Shard| {
+            let mut guest = Guest::new(shard, now);
+            guest.opens(4);
+            guest.run(shard, now);
+            for conn in guest.branches(shard) {
+                shard.channel_write(conn, &[&large], now);
+            }
+            tell(shard, Told::Broken { conn: guest.conn }, now);
+            LinkName::Client(guest.link.id())
+        };
+        let names: Vec<LinkName> = (0..4).map(|_| lost(&mut shard)).collect();
+        let kept: Vec<bool> = names.iter().map(|name| shard.links.contains_key(name)).collect();
+        assert_eq!(kept.iter().filter(|is_kept| **is_kept).count(), 3);
+        assert!((3 << 26..limits::LINKS_LOST_LEN_MAX).contains(&shard.lost_len));
+        for name in names {
+            shard.link_over(name, "full", now);
+        }
+        assert_eq!((shard.lost_len, shard.client_branches), (0, 0));
+    }
+
     /// What comes behind a message on the connection is not the fault of its stream.
     #[test]
     fn a_fault_behind_a_message_costs_the_link() {

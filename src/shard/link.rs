@@ -42,6 +42,8 @@ pub(super) struct Trunk {
     pub(super) held: Vec<ConnId>,
     /// Bytes of incomplete messages that count against the shard's `GATHERED_LEN_MAX`.
     gathered: usize,
+    /// Bytes that it keeps without a connection, which count against `LINKS_LOST_LEN_MAX`.
+    pub(super) kept: usize,
     /// When those are looked for that do not go on.
     sweep_at: Option<Instant>,
     /// Whether there may be something to write.
@@ -155,6 +157,7 @@ impl Trunk {
             branches: BTreeMap::new(),
             held: Vec::new(),
             gathered: 0,
+            kept: 0,
             sweep_at: None,
             is_dirty: false,
             lost_at: None,
@@ -319,6 +322,7 @@ impl Shard {
             self.link_writes(name);
             self.branches_go_on(name, now);
             self.link_rests(name, now);
+            self.link_weighs(name, now);
         }
     }
 
@@ -390,6 +394,7 @@ impl Shard {
         self.link_writes(name);
         let Some(trunk) = self.links.remove(&name) else { return };
         self.counters.gathered -= trunk.gathered as u64;
+        self.lost_len -= trunk.kept;
         if let Some(lost_at) = trunk.lost_at {
             self.lost_links.remove(&(lost_at, name));
         }

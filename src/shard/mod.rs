@@ -132,6 +132,8 @@ pub struct Shard {
     links: BTreeMap<LinkName, Trunk>,
     /// Those of clients that are without a connection, and since when.
     lost_links: BTreeSet<(Instant, LinkName)>,
+    /// Bytes that these keep.
+    lost_len: usize,
     /// Those that may have something to write.
     dirty_links: Vec<LinkName>,
     /// Streams of those of clients.
@@ -235,6 +237,7 @@ impl Shard {
             holders: Holders::default(),
             links: BTreeMap::new(),
             lost_links: BTreeSet::new(),
+            lost_len: 0,
             dirty_links: Vec::new(),
             client_branches: 0,
             pools,
