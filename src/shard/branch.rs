@@ -506,7 +506,7 @@ mod tests {
         guest.opens(4);
         guest.run(&mut shard, now);
         for conn in guest.branches(&shard) {
-            shard.channel_write(conn, &[&[b'x'; 100_000]], now);
+            shard.channel_write(conn, &[&vec![b'x'; 100_000]], now);
         }
         tell(&mut shard, Told::Woke, now);
         assert!(limits::OUTPUT_LOW < shard.output(guest.conn).unwrap().len());
