@@ -278,6 +278,8 @@ fn close_reason(why: &str) -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use wire::binary::frame::{Frame, Message};
     use wire::binary::v1::{Dialect, write_offer};
     use wire::binary::{self, Event, Limits, Link, Open, Settings};
@@ -305,15 +307,30 @@ mod tests {
 
     /// A shard whose server is never started.
     fn shard(now: Instant) -> Shard {
+        shard_that_pings(limits::PING_INTERVAL, now)
+    }
+
+    fn shard_that_pings(ping_interval: Duration, now: Instant) -> Shard {
         let target = Target::Stdio(settings::command(Isolation::Session));
         let entrances = vec![Entrance::of(Protocol::Binary)];
         let settings = settings::settings(vec![settings::server(target)]);
-        settings::shard(crate::shard::settings::Settings { entrances, ..settings }, 0, 1, now)
+        let settings = crate::shard::settings::Settings { entrances, ping_interval, ..settings };
+        settings::shard(settings, 0, 1, now)
     }
 
     fn tell(shard: &mut Shard, event: Told<'_>, now: Instant) -> Vec<Action> {
         shard.handle(event, now);
         std::iter::from_fn(|| shard.poll()).collect()
+    }
+
+    /// A connection that becomes that of a link.
+    fn negotiated(shard: &mut Shard, now: Instant) -> ConnId {
+        let (conn, _) = settings::accept(shard, now);
+        let mut offer = Vec::new();
+        write_offer(&mut offer, Dialect::Short, binary::VERSION);
+        tell(shard, Told::Received { conn, bytes: &mut offer }, now);
+        shard.output(conn).unwrap().take();
+        conn
     }
 
     /// A client, and the lengths of what it did not read.
@@ -327,11 +344,7 @@ mod tests {
 
     impl Guest {
         fn new(shard: &mut Shard, now: Instant) -> Self {
-            let (conn, _) = settings::accept(shard, now);
-            let mut offer = Vec::new();
-            write_offer(&mut offer, Dialect::Short, binary::VERSION);
-            tell(shard, Told::Received { conn, bytes: &mut offer }, now);
-            shard.output(conn).unwrap().take();
+            let conn = negotiated(shard, now);
             let link = Link::connect(SETTINGS, "", "").unwrap();
             let (unread, closed) = (Vec::new(), Vec::new());
             let mut guest = Self { conn, link, unread, closed, is_slow: false };
@@ -584,5 +597,42 @@ mod tests {
         }
         assert!(shard.conns.get(first).is_none() && shard.conns.get(second).is_some());
         assert_eq!(shard.counters().gathered, 0);
+    }
+
+    #[test]
+    fn a_message_is_not_late_because_its_connection_was_lost() {
+        let mut now = Instant::now();
+        let interval = limits::BODY_TIMEOUT / 4;
+        let mut shard = shard_that_pings(interval, now);
+        let mut guest = Guest::new(&mut shard, now);
+        let stream = guest.opens(1)[0];
+        guest.run(&mut shard, now);
+        let facts = Facts { method: "", name: "" };
+        let message = Cow::Owned(vec![b' '; 100_000]);
+        guest.link.send(stream, MessageKind::Request, facts, message).unwrap();
+        let mut bytes = Vec::new();
+        guest.link.write_to(&mut bytes);
+        bytes.truncate(17_000);
+        tell(&mut shard, Told::Received { conn: guest.conn, bytes: &mut bytes }, now);
+        // It is looked for once.
+        for _ in 0..4 {
+            now += interval;
+            tell(&mut shard, Told::Received { conn: guest.conn, bytes: &mut [] }, now);
+            tell(&mut shard, Told::Woke, now);
+        }
+        tell(&mut shard, Told::Broken { conn: guest.conn }, now);
+        now += limits::LINK_KEEP_TIME / 2;
+        guest.link.lost();
+        guest.link.reconnect("", "").unwrap();
+        guest.conn = negotiated(&mut shard, now);
+        // HELLO comes, and what is sent again takes its time.
+        let mut bytes = guest.link.output().concat();
+        guest.link.wrote(bytes.len());
+        tell(&mut shard, Told::Received { conn: guest.conn, bytes: &mut bytes }, now);
+        now += interval;
+        tell(&mut shard, Told::Woke, now);
+        guest.run(&mut shard, now);
+        assert_eq!(guest.closed, []);
+        assert_eq!((guest.unread.len(), shard.counters().gathered), (0, 0));
     }
 }

@@ -45,7 +45,7 @@ pub(super) struct Trunk {
     /// Bytes that it keeps without a connection, which count against `LINKS_LOST_LEN_MAX`.
     pub(super) kept: usize,
     /// When those are looked for that do not go on.
-    sweep_at: Option<Instant>,
+    pub(super) sweep_at: Option<Instant>,
     /// Whether there may be something to write.
     is_dirty: bool,
     /// Since when it has no connection.
@@ -442,6 +442,8 @@ impl Shard {
         let has_trunk = trunk.is_some();
         if let Some(trunk) = trunk {
             trunk.conn = None;
+            // Nothing can go on meanwhile.
+            trunk.sweep_at = None;
             trunk.link.lost();
             trunk.lost_at.get_or_insert(now);
             // Streams of a client may have been on their way.

@@ -117,6 +117,7 @@ impl Shard {
                     self.lost_links.remove(&(lost_at, name));
                 }
                 let before = trunk.conn.replace(conn);
+                trunk.sweep_at = None;
                 self.counters.links_resumed += 1;
                 if let Some(before) = before {
                     if let Some(entry) = self.conns.get_mut(before) {
