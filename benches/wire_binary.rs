@@ -14,8 +14,14 @@ const LIMITS: Limits = Limits {
     replay_len_max: 1 << 20,
 };
 
-const SETTINGS: Settings =
-    Settings { limits: LIMITS, keep_ms: 60_000, queue_len_max: 1 << 20, partial_len_max: 8 << 20 };
+const SETTINGS: Settings = Settings {
+    limits: LIMITS,
+    keep_ms: 60_000,
+    queue_len_max: 1 << 20,
+    queues_len_max: 64 << 20,
+    partial_len_max: 8 << 20,
+    partials_len_max: 64 << 20,
+};
 
 /// A client's link and a server's link, with a stream, and the bytes between them.
 struct Pair {
@@ -50,13 +56,14 @@ impl Pair {
                 return len;
             }
             let mut input = &self.bytes[..];
-            let before = len;
+            let (before, mut messages) = (len, 0);
             while let Some(event) = self.server.receive(&mut input) {
                 if let Event::Message { payload, .. } = event {
                     len += black_box(payload).len();
+                    messages += 1;
                 }
             }
-            self.server.release(self.stream, len - before);
+            self.server.release(self.stream, messages, len - before);
             let mut back = Vec::new();
             self.server.write_to(&mut back);
             while self.client.receive(&mut &back[..]).is_some() {}

@@ -51,6 +51,9 @@ pub const COMPRESS_LEN_MAX: usize = 1024 * 1024;
 /// Links of clients of the binary protocol, version 2, that are kept although their connections
 /// broke.
 pub const LINKS_LOST_MAX: usize = 4096;
+/// Bytes that these keep, all together: what was not acknowledged, what waits, and messages that
+/// are not complete.
+pub const LINKS_LOST_LEN_MAX: usize = 256 * 1024 * 1024;
 /// Streams of one link. Each has a place among the connections.
 pub const LINK_STREAMS_MAX: u32 = 16_384;
 /// Bytes that may come on one stream before the first credit, and again while its messages are
@@ -62,6 +65,14 @@ pub const LINK_FRAME_LEN_MAX: u32 = 32 * 1024;
 pub const LINK_REPLAY_LEN_MAX: u32 = 1024 * 1024;
 /// Bytes of incomplete messages of a link at which only the oldest of them goes on.
 pub const LINK_PARTIAL_LEN_MAX: usize = 1024 * 1024;
+/// The same at which a stream is closed whose message is not the oldest: many have a whole window
+/// in which they need not ask.
+pub const LINK_PARTIALS_LEN_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that wait on all streams of a link for its peer at which no message waits any more: it is
+/// refused, or its stream is closed.
+pub const LINK_QUEUES_LEN_MAX: usize = 64 * 1024 * 1024;
+/// Streams of all clients' links. Others need places among the connections as well.
+pub const LINK_BRANCHES_MAX: usize = CONNS_MAX / 2;
 
 /// Elements of a JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MAX: usize = 64;
@@ -169,6 +180,11 @@ pub const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
 pub const BINARY_SESSION_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time a link without a connection is kept for its client.
 pub const LINK_KEEP_TIME: Duration = Duration::from_secs(60);
+/// Time a connection of a link has to last, if nothing comes on it, before the pauses between
+/// attempts to connect begin anew.
+pub const LINK_SETTLED_TIME: Duration = Duration::from_secs(5);
+/// The longest pause between attempts to bring a lost link back.
+pub const LINK_REDIAL_MAX: Duration = Duration::from_secs(5);
 /// Time for the answers to a client that has said that it will send no more.
 pub const LAST_ANSWERS_TIME: Duration = Duration::from_secs(5);
 /// Time a client connection may stay open between requests.

@@ -419,7 +419,7 @@ impl Shard {
             Writer::Events { .. } => self.sse_event(conn, parts),
             Writer::Binary(dialect, _) => self.binary_write(conn, dialect, parts),
             Writer::Frames(_) => self.socket_write(conn, parts),
-            Writer::Stream => self.branch_answers(conn, parts.concat()),
+            Writer::Stream => self.branch_answers(conn, parts.concat(), now),
         }
         self.stall_channel(conn, now);
     }
@@ -428,7 +428,7 @@ impl Shard {
     pub(super) fn channel_event(&mut self, conn: ConnId, parts: &[&[u8]], now: Instant) {
         match self.channel_mut(conn) {
             Some(channel) if matches!(channel.writer, Writer::Stream) => {
-                self.branch_tells(conn, parts.concat());
+                self.branch_tells(conn, parts.concat(), now);
                 self.stall_channel(conn, now);
             }
             Some(channel) if channel.writer.has_events() => self.channel_write(conn, parts, now),

@@ -138,6 +138,7 @@ impl Shard {
         self.holders.forget_stream(conn);
         self.counters.gathered -= channel.gathered as u64;
         if let Some(branch) = &entry.branch {
+            self.client_branches -= 1;
             self.branch_closes(conn, branch, why);
         } else {
             self.counters.clients -= 1;

@@ -42,6 +42,10 @@ pub(super) struct Trunk {
     pub(super) held: Vec<ConnId>,
     /// Bytes of incomplete messages that count against the shard's `GATHERED_LEN_MAX`.
     gathered: usize,
+    /// Bytes that it keeps without a connection, which count against `LINKS_LOST_LEN_MAX`.
+    pub(super) kept: usize,
+    /// When those are looked for that do not go on.
+    pub(super) sweep_at: Option<Instant>,
     /// Whether there may be something to write.
     is_dirty: bool,
     /// Since when it has no connection.
@@ -153,6 +157,8 @@ impl Trunk {
             branches: BTreeMap::new(),
             held: Vec::new(),
             gathered: 0,
+            kept: 0,
+            sweep_at: None,
             is_dirty: false,
             lost_at: None,
             idle_since: None,
@@ -181,7 +187,9 @@ impl Shard {
             keep_ms: u32::try_from(limits::LINK_KEEP_TIME.as_millis()).unwrap_or(u32::MAX),
             // Whoever writes looks at how much waits, as for any connection.
             queue_len_max: usize::MAX,
+            queues_len_max: limits::LINK_QUEUES_LEN_MAX,
             partial_len_max: limits::LINK_PARTIAL_LEN_MAX,
+            partials_len_max: limits::LINK_PARTIALS_LEN_MAX,
         }
     }
 
@@ -261,7 +269,8 @@ impl Shard {
                     let id = *id;
                     self.uplink_closed(id, reason, &text, now);
                 } else {
-                    self.channel_lost(conn, "client closed", now);
+                    let is_full = reason == Reason::OVERLOADED;
+                    self.channel_lost(conn, if is_full { "full" } else { "client closed" }, now);
                 }
             }
             Heard::Pong => {
@@ -283,7 +292,14 @@ impl Shard {
         self.counters.gathered -= before as u64;
         if (limits::GATHERED_LEN_MAX as u64) < self.counters.gathered {
             trunk.link.end(code::OVERLOADED, "too many messages are incomplete");
-            self.link_over(name, "full", now);
+            return self.link_over(name, "full", now);
+        }
+        if gathered != 0
+            && trunk.sweep_at.is_none()
+            && let Some(conn) = trunk.conn
+        {
+            trunk.sweep_at = Some(now + limits::BODY_TIMEOUT);
+            self.wish_conn(conn, now + limits::BODY_TIMEOUT);
         }
     }
 
@@ -301,20 +317,22 @@ impl Shard {
         while let Some(name) = self.dirty_links.pop() {
             if let Some(trunk) = self.links.get_mut(&name) {
                 trunk.is_dirty = false;
+                self.current = trunk.conn;
             }
             self.link_writes(name);
             self.branches_go_on(name, now);
             self.link_rests(name, now);
+            self.link_weighs(name, now);
         }
     }
 
     /// Moves what a link has to say to the output of its connection, as long as that is short: what
-    /// waits in the streams can still be overtaken.
+    /// waits in the streams can still be overtaken. A link that has ended has little left to say.
     fn link_writes(&mut self, name: LinkName) {
         while let Some(trunk) = self.links.get_mut(&name)
             && let Some(conn) = trunk.conn
             && let Some(entry) = self.conns.get(conn)
-            && entry.output.len() <= limits::OUTPUT_LOW
+            && (entry.output.len() <= limits::OUTPUT_LOW || trunk.link.has_ended())
         {
             let mut bytes = Vec::new();
             trunk.link.write_to(&mut bytes);
@@ -376,6 +394,7 @@ impl Shard {
         self.link_writes(name);
         let Some(trunk) = self.links.remove(&name) else { return };
         self.counters.gathered -= trunk.gathered as u64;
+        self.lost_len -= trunk.kept;
         if let Some(lost_at) = trunk.lost_at {
             self.lost_links.remove(&(lost_at, name));
         }
@@ -423,6 +442,8 @@ impl Shard {
         let has_trunk = trunk.is_some();
         if let Some(trunk) = trunk {
             trunk.conn = None;
+            // Nothing can go on meanwhile.
+            trunk.sweep_at = None;
             trunk.link.lost();
             trunk.lost_at.get_or_insert(now);
             // Streams of a client may have been on their way.
@@ -490,5 +511,15 @@ impl Shard {
         }
         self.link_is_dirty(name);
         self.wish_conn(conn, alive_at + interval * if is_silent { 2 } else { 1 });
+        if let Some(trunk) = self.links.get_mut(&name)
+            && let Some(at) = trunk.sweep_at
+        {
+            if now < at {
+                return self.wish_conn(conn, at);
+            }
+            trunk.sweep_at = None;
+            trunk.link.sweep();
+            self.link_frames(name, &[], now);
+        }
     }
 }

@@ -117,6 +117,7 @@ impl Shard {
                     self.lost_links.remove(&(lost_at, name));
                 }
                 let before = trunk.conn.replace(conn);
+                trunk.sweep_at = None;
                 self.counters.links_resumed += 1;
                 if let Some(before) = before {
                     if let Some(entry) = self.conns.get_mut(before) {
@@ -156,8 +157,23 @@ impl Shard {
         self.wish_link(name, now + limits::LINK_KEEP_TIME);
         if let Some(lost_at) = self.links.get(&name).and_then(|trunk| trunk.lost_at) {
             self.lost_links.insert((lost_at, name));
+            self.link_is_dirty(name);
         }
         if limits::LINKS_LOST_MAX < self.lost_links.len()
+            && let Some((_, first)) = self.lost_links.first().copied()
+        {
+            self.link_over(first, "full", now);
+        }
+    }
+
+    /// What links of clients without a connection keep counts.
+    pub(super) fn link_weighs(&mut self, name: LinkName, now: Instant) {
+        let Some(trunk) = self.links.get_mut(&name) else { return };
+        let is_kept = matches!(name, LinkName::Client(_)) && trunk.lost_at.is_some();
+        let len = trunk.link.queued_len() + trunk.link.gathered_len();
+        let kept = if is_kept { len } else { 0 };
+        self.lost_len = self.lost_len + kept - std::mem::replace(&mut trunk.kept, kept);
+        while limits::LINKS_LOST_LEN_MAX < self.lost_len
             && let Some((_, first)) = self.lost_links.first().copied()
         {
             self.link_over(first, "full", now);
@@ -232,12 +248,14 @@ impl Shard {
         };
         let opened = match refused {
             Some(_) => None,
+            None if limits::LINK_BRANCHES_MAX <= self.client_branches => None,
             None => {
                 let parts = (Reader::Elsewhere(0), Writer::Stream);
                 let channel = Channel::new(peer, found, parts, now);
                 self.branch_open(Role::Channel(Box::new(channel)), (name, stream))
             }
         };
+        self.client_branches += usize::from(opened.is_some());
         if opened.is_none()
             && let Some(trunk) = self.links.get_mut(&name)
         {

@@ -9,6 +9,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use rand_chacha::rand_core::Rng as _;
 use wire::Decoded;
 use wire::binary::v1::{Dialect, Frame, Kind, decode_ack, write_offer};
 use wire::binary::{self, Link, Open, Reason, SendError};
@@ -22,6 +23,7 @@ use crate::shard::event::{Action, Question};
 use crate::shard::link::{LinkConn, LinkName, Trunk};
 use crate::shard::{Asked, Role, Shard};
 use crate::upstream::catalog::{Endpoint, ServerId, Target};
+use crate::upstream::restart::pause;
 
 /// How we introduce ourselves.
 const AGENT: &str = concat!("mcp-gateway/", env!("CARGO_PKG_VERSION"));
@@ -37,10 +39,12 @@ pub(super) struct Uplink {
     is_resolving: bool,
     /// Conversations that begin when there is a link.
     waiting: Vec<ProcessId>,
-    /// Connections that did not bring a lost link back.
-    attempts: u8,
+    /// Connections in a row of which nothing came.
+    attempts: u32,
     /// When the next may be tried.
     redial_at: Option<Instant>,
+    /// When the server let us in.
+    welcomed_at: Option<Instant>,
 }
 
 impl Shard {
@@ -75,14 +79,18 @@ impl Shard {
     /// Does what is to be done next for the link with a server.
     pub(super) fn uplink_step(&mut self, server: ServerId, now: Instant) {
         let name = LinkName::Server(server);
-        let trunk = self.links.get(&name).map(|trunk| trunk.conn.is_some());
+        let trunk = self.links.get(&name);
+        let kept_until = trunk.and_then(Trunk::kept_until);
+        let trunk = trunk.map(|trunk| trunk.conn.is_some());
         let Some(uplink) = self.uplink_mut(server) else { return };
         if uplink.is_resolving || uplink.conn.is_some() {
             return;
         }
         match (trunk, uplink.redial_at) {
             (Some(true), _) => self.uplink_opens(server, now),
-            (Some(false), Some(at)) if now < at => self.wish_link(name, at),
+            (Some(false), Some(at)) if now < at => {
+                self.wish_link(name, kept_until.map_or(at, |until| until.min(at)));
+            }
             (None, _) if uplink.waiting.is_empty() => {}
             (Some(false) | None, _) => self.uplink_dials(server, now),
         }
@@ -190,7 +198,7 @@ impl Shard {
         trunk.lost_at = None;
         let lost = if is_anew { std::mem::take(&mut trunk.branches) } else { Default::default() };
         if let Some(uplink) = self.uplink_mut(server) {
-            (uplink.attempts, uplink.redial_at) = (0, None);
+            (uplink.redial_at, uplink.welcomed_at) = (None, Some(now));
         }
         for conn in lost.into_values() {
             if let Some(Role::Process(id)) = self.conns.get(conn).map(|entry| &entry.role) {
@@ -242,14 +250,27 @@ impl Shard {
         self.process_greets(id, now);
     }
 
-    /// A connection is gone, or could not be had. What is on the link waits while it may come back:
-    /// the first attempt is made at once, the others after pauses.
+    /// A message has come: the server is worth coming back to.
+    pub(super) fn uplink_works(&mut self, server: ServerId) {
+        if let Some(uplink) = self.uplink_mut(server) {
+            uplink.attempts = 0;
+        }
+    }
+
+    /// A connection is gone, or could not be had. What is on the link waits while the server keeps
+    /// it: the first attempt is made at once, the others after pauses.
     pub(super) fn uplink_lost(&mut self, server: ServerId, now: Instant) {
+        let uplink = self.uplink_mut(server);
+        let welcomed_at = uplink.and_then(|uplink| uplink.welcomed_at.take());
+        if welcomed_at.is_some_and(|at| at + limits::LINK_SETTLED_TIME <= now) {
+            self.uplink_works(server);
+        }
         self.uplink_fails(server, "cannot be connected to", now);
     }
 
     fn uplink_fails(&mut self, server: ServerId, why: &str, now: Instant) {
         let name = LinkName::Server(server);
+        let chance = self.random.next_u32();
         let trunk = self.links.get(&name);
         let is_late = trunk.and_then(Trunk::kept_until).is_some_and(|until| until <= now);
         let trunk = trunk.map(|trunk| trunk.conn.is_some());
@@ -257,11 +278,16 @@ impl Shard {
         uplink.conn = None;
         match trunk {
             Some(true) => {}
-            Some(false) if uplink.attempts <= limits::RESUMES_MAX && !is_late => {
+            Some(false) if !is_late => {
                 let before = uplink.attempts.checked_sub(1);
-                let pause = before.map(|count| limits::RESTART_MIN * 2_u32.pow(count.into()));
                 uplink.attempts += 1;
-                uplink.redial_at = pause.map(|pause| now + pause);
+                uplink.redial_at = before.map(|count| {
+                    now + pause(limits::RESTART_MIN, count, chance).min(limits::LINK_REDIAL_MAX)
+                });
+                // Who has nothing on the link yet need not wait for it.
+                if before.is_some() {
+                    self.uplink_disappoints(server, why, now);
+                }
                 self.uplink_step(server, now);
             }
             Some(false) => self.link_over(name, "cannot be resumed", now),
@@ -273,7 +299,13 @@ impl Shard {
     pub(super) fn uplink_gives_up(&mut self, server: ServerId, why: &str, now: Instant) {
         let Some(uplink) = self.uplink_mut(server) else { return };
         (uplink.attempts, uplink.redial_at) = (0, None);
-        for id in std::mem::take(&mut uplink.waiting) {
+        self.uplink_disappoints(server, why, now);
+    }
+
+    /// Those who wait for a connection do so in vain.
+    fn uplink_disappoints(&mut self, server: ServerId, why: &str, now: Instant) {
+        let waiting = self.uplink_mut(server).map(|uplink| std::mem::take(&mut uplink.waiting));
+        for id in waiting.unwrap_or_default() {
             self.process_failed(id, why, now);
         }
     }
@@ -302,26 +334,139 @@ impl Shard {
         self.process_ended(id, refusal, now);
     }
 
-    /// Sends a line as a message. A request that the server would not take is refused.
+    /// Sends a line as a message. A request that the server would not take, or for which there is
+    /// no room, is refused; of an answer that it would not take, the server is told. What else has
+    /// no room ends the conversation, which does not go on without it.
     pub(super) fn uplink_push(
         &mut self,
-        (id, conn): (ProcessId, ConnId),
+        (process, conn): (ProcessId, ConnId),
         line: &[u8],
         now: Instant,
     ) {
         let message = line.strip_suffix(b"\n").unwrap_or(line);
-        if self.branch_fits(conn, message.len()) {
-            self.branch_tells(conn, message.to_vec());
-            return;
-        }
+        let refusal = match self.branch_fits(conn, message.len()) {
+            false => Refusal::TooLarge,
+            true => match self.branch_sends(conn, message.to_vec()) {
+                Ok(()) => return,
+                Err(SendError::Overloaded) => Refusal::Full,
+                Err(_) => {
+                    self.counters.dropped += 1;
+                    return;
+                }
+            },
+        };
         self.counters.dropped += 1;
-        let limits = rpc::Limits { len_max: usize::MAX, ..self.rpc_limits() };
-        let number = rpc::scan(message, limits).ok().and_then(|envelope| envelope.id);
-        let number = number.and_then(|id| read_number(id.get(message)));
-        let pending = self.processes.get(&id).map(|process| &process.pending);
-        let key = number.and_then(|number| pending?.get(&number).copied());
-        if let Some(key) = key {
-            self.exchange_fail(key, Refusal::TooLarge, now);
+        let Ok(envelope) = rpc::scan(message, self.any_len()) else { return };
+        let id = envelope.id.map(|id| id.get(message));
+        match (envelope.kind, refusal) {
+            (rpc::Kind::Request, _) => {
+                let pending = self.processes.get(&process).map(|process| &process.pending);
+                let number = id.and_then(read_number);
+                let key = number.and_then(|number| pending?.get(&number).copied());
+                if let Some(key) = key {
+                    self.exchange_fail(key, refusal, now);
+                }
+            }
+            (_, Refusal::Full) => self.process_ended(process, refusal, now),
+            (rpc::Kind::Response | rpc::Kind::ErrorResponse, _) => {
+                let mut answer = Vec::new();
+                refusal.write_error(&mut answer, id.unwrap_or(b"null"), None);
+                let _told = self.branch_sends(conn, answer);
+            }
+            (rpc::Kind::Notification, _) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::binary::{Event, Limits, LinkId, Settings, hello};
+
+    use super::*;
+    use crate::admission::entrance::{Entrance, Protocol};
+    use crate::shard::event::Event as Told;
+    use crate::tests::settings;
+
+    const SETTINGS: Settings = Settings {
+        limits: Limits {
+            window: 32 * 1024,
+            frame_len_max: 16 * 1024,
+            message_len_max: 16 << 20,
+            streams_max: 64,
+            replay_len_max: 1 << 20,
+        },
+        keep_ms: 60_000,
+        queue_len_max: usize::MAX,
+        queues_len_max: usize::MAX,
+        partial_len_max: usize::MAX,
+        partials_len_max: usize::MAX,
+    };
+
+    /// What the server of a link hears when the one conversation ends for this reason, while a
+    /// message of it is under way.
+    fn heard(refusal: Refusal) -> (Vec<usize>, Reason) {
+        let now = Instant::now();
+        let server = settings::server(Target::Tcp(settings::endpoint("127.0.0.1").into()));
+        let entrances = vec![Entrance::of(Protocol::Lines)];
+        let settings = settings::settings(vec![server]);
+        let settings = crate::shard::settings::Settings { entrances, ..settings };
+        let mut shard = settings::shard(settings, 0, 1, now);
+        let (client, _) = settings::accept(&mut shard, now);
+        let pad = "x".repeat(100_000);
+        let text = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{{\
+             \"protocolVersion\":\"2025-11-25\",\"capabilities\":{{}},\"pad\":\"{pad}\",\
+             \"clientInfo\":{{\"name\":\"c\",\"version\":\"1\"}}}}}}\n"
+        );
+        let mut bytes = text.into_bytes();
+        shard.handle(Told::Received { conn: client, bytes: &mut bytes }, now);
+        let actions: Vec<Action> = std::iter::from_fn(|| shard.poll()).collect();
+        let conn = actions.into_iter().find_map(|action| match action {
+            Action::Dial { conn, .. } => Some(conn),
+            _ => None,
+        });
+        let conn = conn.expect("the server is dialled");
+        shard.handle(Told::Connected { conn }, now);
+        drain(&mut shard, conn);
+        let mut answer = b"MCPB\0\x01\0\x07\0\0\0\x14{\"agreed_version\":2}".to_vec();
+        shard.handle(Told::Received { conn, bytes: &mut answer }, now);
+        let bytes = drain(&mut shard, conn);
+        let Ok(Decoded::Item { item, .. }) = hello(&bytes) else { panic!("no HELLO") };
+        let mut link = Link::accept(LinkId([1; 16]), b"", SETTINGS, &item);
+        let (mut messages, mut closed) = (Vec::new(), None);
+        for round in 0..20 {
+            let mut bytes = Vec::new();
+            link.write_to(&mut bytes);
+            shard.handle(Told::Received { conn, bytes: &mut bytes }, now);
+            while shard.poll().is_some() {}
+            if round == 1 {
+                let id = *shard.processes.keys().next().expect("a conversation");
+                shard.process_ended(id, refusal, now);
+                shard.handle(Told::Woke, now);
+            }
+            let bytes = drain(&mut shard, conn);
+            let mut rest = &bytes[..];
+            while let Some(event) = link.receive(&mut rest) {
+                match event {
+                    Event::Message { payload, .. } => messages.push(payload.len()),
+                    Event::Closed { reason, .. } => closed = Some(reason),
+                    _ => {}
+                }
+            }
+        }
+        (messages, closed.expect("its stream is closed"))
+    }
+
+    fn drain(shard: &mut Shard, conn: ConnId) -> Vec<u8> {
+        while shard.poll().is_some() {}
+        shard.output(conn).unwrap().take().into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn a_conversation_that_failed_is_not_said_to_be_done() {
+        let (messages, reason) = heard(Refusal::UnknownSession);
+        assert_eq!((messages.len(), reason), (1, Reason::DONE));
+        assert_eq!(heard(Refusal::Died), (vec![], Reason::INTERNAL));
+        assert_eq!(heard(Refusal::Full), (vec![], Reason::OVERLOADED));
     }
 }

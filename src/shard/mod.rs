@@ -133,8 +133,12 @@ pub struct Shard {
     links: BTreeMap<LinkName, Trunk>,
     /// Those of clients that are without a connection, and since when.
     lost_links: BTreeSet<(Instant, LinkName)>,
+    /// Bytes that these keep.
+    lost_len: usize,
     /// Those that may have something to write.
     dirty_links: Vec<LinkName>,
+    /// Streams of those of clients.
+    client_branches: usize,
     /// Per server, in the order of the catalog.
     pools: Vec<Pool>,
     /// Questions to the control thread.
@@ -234,7 +238,9 @@ impl Shard {
             holders: Holders::default(),
             links: BTreeMap::new(),
             lost_links: BTreeSet::new(),
+            lost_len: 0,
             dirty_links: Vec::new(),
+            client_branches: 0,
             pools,
             questions: HashMap::default(),
             next_ticket: 0,
@@ -578,6 +584,7 @@ impl Shard {
         debug_assert_eq!(self.sessions.len(), self.session_keys.len());
         debug_assert!(self.streams.len() <= self.conns.len());
         debug_assert!(self.holders.len() <= self.conns.len() + self.sessions.len());
+        debug_assert!(self.client_branches <= limits::LINK_BRANCHES_MAX.min(self.conns.len()));
         debug_assert!(self.lost_links.len() <= self.links.len());
         debug_assert!(self.ready.is_empty() && self.stirred.is_empty());
         debug_assert!(self.dirty.is_empty() && self.dirty_links.is_empty());

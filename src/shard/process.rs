@@ -357,8 +357,13 @@ impl Shard {
         if let Some(conn) = conn.and_then(|conn| self.conns.remove(conn).map(|entry| (conn, entry)))
         {
             let (conn, mut entry) = conn;
+            let why = match refusal {
+                Refusal::Full => "full",
+                _ if is_failure => "failed",
+                _ => "done",
+            };
             match &entry.branch {
-                Some(branch) => self.branch_closes(conn, branch, "done"),
+                Some(branch) => self.branch_closes(conn, branch, why),
                 None => self.actions.push_back(Action::Close { conn, rest: entry.output.take() }),
             }
         }

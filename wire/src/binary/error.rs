@@ -90,6 +90,8 @@ pub enum SendError {
     TooLong,
     /// The stream's queue is full: wait for the event `Writable`.
     Full,
+    /// The queues of all streams together are full.
+    Overloaded,
 }
 
 /// A message that was not taken.
@@ -213,6 +215,7 @@ impl fmt::Display for SendError {
             Self::Empty => "the message is empty",
             Self::TooLong => "the message is longer than the peer allows",
             Self::Full => "the stream's queue is full",
+            Self::Overloaded => "the queues of the link are full",
         })
     }
 }

@@ -24,7 +24,9 @@ pub(crate) const SETTINGS: Settings = Settings {
     },
     keep_ms: 0,
     queue_len_max: 32 << 20,
+    queues_len_max: 256 << 20,
     partial_len_max: 32 << 20,
+    partials_len_max: 256 << 20,
 };
 
 /// What a link had to tell.
@@ -188,7 +190,7 @@ impl Peer {
             if let Told::Message(stream, text) = &told
                 && !self.unread.contains(stream)
             {
-                self.link.release(*stream, text.len());
+                self.link.release(*stream, 1, text.len());
             }
             self.told.push_back(told);
         }

@@ -335,7 +335,7 @@ pub(super) fn be_slow(port: u16, server: &str) {
     assert!(came(&peer) < 3, "{}", came(&peer));
     peer.unread.clear();
     for _ in 0..came(&peer) {
-        peer.link.release(slow, 61_000);
+        peer.link.release(slow, 1, 61_000);
     }
     let mut ids: Vec<u64> = (0..40).map(|_| peer.message(slow)["id"].as_u64().unwrap()).collect();
     ids.sort_unstable();

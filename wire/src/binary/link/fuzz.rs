@@ -16,7 +16,9 @@ const SETTINGS: Settings = Settings {
     },
     keep_ms: 1000,
     queue_len_max: 4096,
+    queues_len_max: 8192,
     partial_len_max: 2048,
+    partials_len_max: 3072,
 };
 
 /// A peer that sends anything gets the same events however its bytes are cut, and little back. The

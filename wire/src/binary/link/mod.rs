@@ -25,7 +25,7 @@ pub use receive::{Event, hello};
 use super::frame::{self, Frame, Hello, Limits, LinkId, Open, StreamId, Welcome};
 use super::{LinkError, NotResumable, Reason, SendError};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -42,13 +42,18 @@ pub struct Settings {
     pub keep_ms: u32,
     /// Bytes of messages in a stream's queue at which no further message is taken.
     pub queue_len_max: usize,
+    /// The same for the queues of all streams together.
+    pub queues_len_max: usize,
     /// Bytes of incomplete messages of all streams at which only the oldest gets credit.
     pub partial_len_max: usize,
+    /// Bytes of incomplete messages at which a stream is closed if its own is not the oldest.
+    pub partials_len_max: usize,
 }
 
-/// One link. Its memory is bounded by its settings: the log by twice `replay_len_max`; each stream
-/// by `queue_len_max` and one message to send, and by twice the window to receive; incomplete
-/// messages by `partial_len_max` and one message. Messages that the caller holds are its own.
+/// One link. Its memory is bounded by its settings: the log by twice `replay_len_max`; the queues
+/// by `queues_len_max`, each of them by `queue_len_max`, and one message more; what is received by
+/// twice the window of each stream; incomplete messages by `partials_len_max` and one message.
+/// Messages that the caller holds are its own.
 pub struct Link {
     role: Role,
     state: State,
@@ -66,7 +71,11 @@ pub struct Link {
     // Sending.
     log: Log,
     /// Streams that have something to send, in the order in which they may send one frame.
-    turn: VecDeque<StreamId>,
+    turn: BTreeMap<u64, StreamId>,
+    /// The place of the next in this order.
+    next_place: u64,
+    /// Bytes of messages in the queues of all streams.
+    queued_len: usize,
     notices: Notices,
     /// Frames without a number, and how much of them was written.
     control: Vec<u8>,
@@ -77,9 +86,14 @@ pub struct Link {
     received: u64,
     /// Bytes of numbered frames since the last ACK.
     unacknowledged: usize,
-    /// The streams with incomplete messages, by age, and their bytes.
-    partials: VecDeque<StreamId>,
+    /// The streams with incomplete messages whose user keeps up, by the age of these messages.
+    partials: BTreeMap<u64, StreamId>,
+    /// The age of the next incomplete message.
+    next_age: u64,
+    /// Bytes of all incomplete messages.
     partials_len: usize,
+    /// Streams that get no credit because these are too many.
+    starved: BTreeSet<StreamId>,
     /// The front of a frame, when it did not come at once.
     input: Vec<u8>,
     /// The input is a whole frame, which the last event has lent.
@@ -114,7 +128,7 @@ struct Notices {
     /// Send what `draining` says.
     is_draining: bool,
     /// Streams whose credit has grown.
-    credit: Vec<StreamId>,
+    credit: BTreeSet<StreamId>,
     error: Option<(u16, String)>,
 }
 
@@ -164,14 +178,18 @@ impl Link {
             streams: BTreeMap::new(),
             events: VecDeque::new(),
             log: Log::new(),
-            turn: VecDeque::new(),
+            turn: BTreeMap::new(),
+            next_place: 0,
+            queued_len: 0,
             notices: Notices::default(),
             control: Vec::new(),
             control_sent: 0,
             received: 0,
             unacknowledged: 0,
-            partials: VecDeque::new(),
+            partials: BTreeMap::new(),
+            next_age: 0,
             partials_len: 0,
+            starved: BTreeSet::new(),
             input: Vec::new(),
             is_lent: false,
             facts: (String::new(), String::new()),
@@ -241,14 +259,9 @@ impl Link {
         self.state = State::Attached;
         self.unacknowledged = 0;
         self.notices.is_draining = self.draining.is_some() && self.role == Role::Server;
-        self.notices.credit.clear();
-        let window = self.ours.limits.window;
-        for (id, stream) in &mut self.streams {
-            stream.credit_due = u64::from(window) < stream.granted;
-            if stream.credit_due {
-                self.notices.credit.push(*id);
-            }
-        }
+        let window = u64::from(self.ours.limits.window);
+        let has_grown = |(_, stream): &(&StreamId, &Stream)| window < stream.granted;
+        self.notices.credit = self.streams.iter().filter(has_grown).map(|(id, _)| *id).collect();
     }
 
     /// Opens a stream (clients only). Its messages may follow at once.
@@ -303,7 +316,6 @@ impl Link {
         }
         stream.is_closing = true;
         stream.wants_room = false;
-        self.events.retain(|event| *event != Event::Writable { stream: id });
         if !is_done {
             if matches!(stream.queue.front(), Some(Outgoing::Open { .. })) {
                 // The peer has never heard of it.
@@ -311,17 +323,23 @@ impl Link {
                 return;
             }
             stream.queue.clear();
-            stream.queued_len = 0;
+            self.queued_len -= core::mem::take(&mut stream.queued_len);
         }
         stream.push(Outgoing::Close { reason, text: frame::short_text(text).into() });
         self.drop_partial(id);
         self.take_turn(id);
     }
 
-    /// Gives credit back for a message of `len` bytes that came on this stream and is dealt with.
-    pub fn release(&mut self, id: StreamId, len: usize) {
+    /// Gives credit back for messages of `len` bytes together that came on this stream and are
+    /// dealt with.
+    pub fn release(&mut self, id: StreamId, messages: usize, len: usize) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.held = stream.held.saturating_sub(len);
+        stream.held = stream.held.saturating_sub(len + messages * stream::MESSAGE_COST);
+        if let Some(partial) = &stream.partial
+            && stream.keeps_up(self.ours.limits.window)
+        {
+            self.partials.insert(partial.age, id);
+        }
         self.grant(id);
     }
 
@@ -360,8 +378,10 @@ impl Link {
     fn clear(&mut self) {
         self.streams.clear();
         self.turn.clear();
+        self.queued_len = 0;
         self.partials.clear();
         self.partials_len = 0;
+        self.starved.clear();
         self.notices = Notices::default();
         self.events.clear();
     }
@@ -370,12 +390,11 @@ impl Link {
     fn forget(&mut self, id: StreamId) -> Option<Stream> {
         self.drop_partial(id);
         let stream = self.streams.remove(&id)?;
-        if stream.in_turn {
-            self.turn.retain(|other| *other != id);
+        if let Some(place) = stream.place {
+            self.turn.remove(&place);
         }
-        if stream.credit_due {
-            self.notices.credit.retain(|other| *other != id);
-        }
+        self.queued_len -= stream.queued_len;
+        self.notices.credit.remove(&id);
         Some(stream)
     }
 
@@ -409,14 +428,19 @@ impl Link {
         self.streams.get(&id).map_or(0, |stream| stream.queued_len)
     }
 
+    /// Bytes that were sent on a stream so far: its peer has asked for them.
+    pub fn taken_len(&self, id: StreamId) -> u64 {
+        self.streams.get(&id).map_or(0, |stream| stream.spent)
+    }
+
     /// Bytes of messages and of a frame that have not come to their ends.
     pub fn gathered_len(&self) -> usize {
         self.partials_len + self.input.len()
     }
 
-    /// Bytes that wait to be sent or acknowledged, for the caller's accounts. Walks the streams.
-    pub fn queued_len(&self) -> usize {
-        self.log.len() + self.streams.values().map(|stream| stream.queued_len).sum::<usize>()
+    /// Bytes that wait to be sent or acknowledged, for the caller's accounts.
+    pub const fn queued_len(&self) -> usize {
+        self.log.len() + self.queued_len
     }
 }
 

@@ -4,7 +4,7 @@
 //! more room than has come. A message in one frame is lent to the caller; one in several is put
 //! together and given away.
 
-use super::stream::{Outgoing, Partial, Stream};
+use super::stream::{MESSAGE_COST, Outgoing, Partial, Stream};
 use super::{Link, Role, State};
 use crate::Decoded;
 use crate::binary::frame::{self, Frame, HEADER_LEN, Hello, LinkId, Message, MessageKind, Open};
@@ -45,7 +45,7 @@ pub enum Event<'a> {
         /// Its bytes.
         payload: Cow<'a, [u8]>,
     },
-    /// The peer has closed a stream.
+    /// A stream is closed: by the peer, or because too much of it has come that is not complete.
     Closed {
         /// Which.
         stream: StreamId,
@@ -129,6 +129,11 @@ impl Link {
         }
         let (place, outcome) = loop {
             if let Some(event) = self.events.pop_front() {
+                // A stream that is being closed has nothing more to tell.
+                let is_over = |it: &StreamId| self.streams.get(it).is_none_or(|it| it.is_closing);
+                if matches!(&event, Event::Writable { stream } if is_over(stream)) {
+                    continue;
+                }
                 return Some(event);
             }
             if matches!(self.state, State::Detached | State::Ended) {
@@ -165,7 +170,7 @@ impl Link {
         match outcome {
             Outcome::Silent => None,
             Outcome::Event(event) => Some(event),
-            Outcome::Whole(stream, Partial { kind, method, name, bytes }) => {
+            Outcome::Whole(stream, Partial { kind, method, name, bytes, .. }) => {
                 self.facts = (method, name);
                 let (method, name) = (self.facts.0.as_str(), self.facts.1.as_str());
                 Some(Event::Message { stream, kind, method, name, payload: Cow::Owned(bytes) })
@@ -357,35 +362,42 @@ impl Link {
         if stream.is_closing {
             return Ok(Outcome::Silent);
         }
-        let gathered = stream.partial.as_ref().map_or(0, |partial| partial.bytes.len());
-        if (self.ours.limits.message_len_max as usize) < gathered + message.payload.len() {
+        let before = stream.partial.as_ref().map_or(0, |partial| partial.bytes.len());
+        if (self.ours.limits.message_len_max as usize) < before + message.payload.len() {
             return Err(LinkError::MessageTooLong(id));
         }
         let outcome = match (stream.partial.take(), message.facts) {
             (None, Some(_)) if !message.has_more => {
-                stream.held += message.payload.len();
+                stream.held += message.payload.len() + MESSAGE_COST;
                 Outcome::Told
             }
             (None, Some(facts)) => {
-                stream.partial = Some(Partial {
+                let partial = Partial {
                     kind: message.kind,
                     method: facts.method.into(),
                     name: facts.name.into(),
                     bytes: message.payload.to_vec(),
-                });
-                self.partials.push_back(id);
-                self.partials_len += message.payload.len();
-                Outcome::Silent
+                    age: self.next_age,
+                    has_grown: true,
+                };
+                self.next_age += 1;
+                self.partials_len += partial.len();
+                if stream.keeps_up(self.ours.limits.window) {
+                    self.partials.insert(partial.age, id);
+                }
+                stream.partial = Some(partial);
+                self.partial_grown(id)
             }
             (Some(mut partial), None) if partial.kind == message.kind => {
                 partial.bytes.extend_from_slice(message.payload);
+                self.partials_len += message.payload.len();
                 if message.has_more {
-                    self.partials_len += message.payload.len();
+                    partial.has_grown = true;
                     stream.partial = Some(partial);
-                    Outcome::Silent
+                    self.partial_grown(id)
                 } else {
-                    stream.held += partial.bytes.len();
-                    self.partial_gone(id, gathered);
+                    stream.held += partial.bytes.len() + MESSAGE_COST;
+                    self.partial_gone(id, &partial);
                     Outcome::Whole(id, partial)
                 }
             }
@@ -395,40 +407,75 @@ impl Link {
         Ok(outcome)
     }
 
+    /// A part has come, not the last: its stream is closed if all of them are too much, unless it
+    /// is the one that goes on in any case.
+    fn partial_grown(&mut self, id: StreamId) -> Outcome {
+        let is_oldest = self.partials.first_key_value().is_some_and(|(_, oldest)| *oldest == id);
+        if self.partials_len <= self.ours.partials_len_max || is_oldest {
+            return Outcome::Silent;
+        }
+        Outcome::Event(self.partial_refused(id, "too much has come of messages without their ends"))
+    }
+
+    fn partial_refused(&mut self, stream: StreamId, text: &'static str) -> Event<'static> {
+        let reason = Reason::OVERLOADED;
+        self.close(stream, reason, text);
+        Event::Closed { stream, reason, text }
+    }
+
+    /// Closes the streams whose incomplete messages have not grown since the last call although
+    /// they may, which [`Self::receive`] tells. Walks the streams.
+    pub fn sweep(&mut self) {
+        let mut stuck = Vec::new();
+        for id in self.partials.values().filter(|id| !self.starved.contains(*id)) {
+            let partial = self.streams.get_mut(id).and_then(|stream| stream.partial.as_mut());
+            if partial.is_some_and(|it| !core::mem::take(&mut it.has_grown)) {
+                stuck.push(*id);
+            }
+        }
+        for id in stuck {
+            let event = self.partial_refused(id, "a message did not come to its end in time");
+            self.events.push_back(event);
+        }
+    }
+
     /// Drops the incomplete message of a stream.
     pub(super) fn drop_partial(&mut self, id: StreamId) {
         let partial = self.streams.get_mut(&id).and_then(|stream| stream.partial.take());
         if let Some(partial) = partial {
-            self.partial_gone(id, partial.bytes.len());
+            self.partial_gone(id, &partial);
         }
     }
 
     /// An incomplete message is no more: others may get credit.
-    fn partial_gone(&mut self, id: StreamId, len: usize) {
-        let was_short = self.ours.partial_len_max < self.partials_len;
-        self.partials_len -= len;
-        self.partials.retain(|other| *other != id);
-        if was_short {
-            for index in 0..self.partials.len() {
-                let next = self.partials.get(index).copied();
-                next.into_iter().for_each(|id| self.grant(id));
+    fn partial_gone(&mut self, id: StreamId, partial: &Partial) {
+        self.partials_len -= partial.len();
+        self.partials.remove(&partial.age);
+        self.starved.remove(&id);
+        if self.partials_len <= self.ours.partial_len_max {
+            for id in core::mem::take(&mut self.starved) {
+                self.grant(id);
             }
+        } else if let Some((_, oldest)) = self.partials.first_key_value() {
+            self.grant(*oldest);
         }
     }
 
     /// Raises what the peer may send on a stream, if it keeps up and there is room.
     pub(super) fn grant(&mut self, id: StreamId) {
         let window = self.ours.limits.window;
-        let keeps_up = |stream: &Stream| stream.held < window as usize && !stream.is_closing;
-        // One whose user does not keep up would keep the others waiting.
-        let is_next = |id: &&StreamId| self.streams.get(id).is_some_and(keeps_up);
+        let may_grow = |it: &&mut Stream| it.keeps_up(window) && it.wants_credit(window);
+        let Some(stream) = self.streams.get_mut(&id).filter(may_grow) else { return };
+        // One whose user does not keep up would keep the others waiting: it is not among them.
         let has_room = self.partials_len <= self.ours.partial_len_max
-            || self.partials.iter().find(is_next) == Some(&id);
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let may_grow = stream.partial.is_none() || has_room;
-        if may_grow && keeps_up(stream) && stream.grant(window) {
-            self.notices.credit.push(id);
+            || self.partials.first_key_value().is_some_and(|(_, oldest)| *oldest == id);
+        if stream.partial.is_some() && !has_room {
+            self.starved.insert(id);
+            return;
         }
+        self.starved.remove(&id);
+        stream.granted = stream.got + u64::from(window);
+        self.notices.credit.insert(id);
     }
 }
 

@@ -31,6 +31,7 @@ impl Link {
         // Nobody overtakes those that wait.
         let room = if self.turn.is_empty() { self.room() } else { 0 };
         let part_len_max = self.part_len_max();
+        let has_room = self.queued_len < self.ours.queues_len_max;
         let Some(stream) = self.streams.get_mut(&id) else {
             return Err(Refused { why: SendError::NotOpen, payload });
         };
@@ -38,6 +39,10 @@ impl Link {
         if payload.len() <= part_len_max && stream.send_at_once(id, message, room, &mut self.log) {
             return Ok(());
         }
+        if !has_room {
+            return Err(Refused { why: SendError::Overloaded, payload });
+        }
+        let before = stream.queued_len;
         stream.push(Outgoing::Message {
             kind,
             method: facts.method.into(),
@@ -45,6 +50,7 @@ impl Link {
             payload: payload.into_owned(),
             at: 0,
         });
+        self.queued_len += stream.queued_len - before;
         self.take_turn(id);
         Ok(())
     }
@@ -110,24 +116,29 @@ impl Link {
     /// Moves frames from the queues to the log, one of each stream in turn.
     fn fill(&mut self) {
         let part_len_max = self.part_len_max();
-        while let Some(id) = self.turn.front().copied() {
-            let room = self.room();
+        while let Some((_, id)) = self.turn.first_key_value() {
+            let (id, room) = (*id, self.room());
             let Some(stream) = self.streams.get_mut(&id) else {
-                self.turn.pop_front();
+                self.turn.pop_first();
                 continue;
             };
-            match stream.step(id, room, part_len_max, &mut self.log) {
+            let before = stream.queued_len;
+            let step = stream.step(id, room, part_len_max, &mut self.log);
+            self.queued_len -= before - stream.queued_len;
+            match step {
                 Step::NoRoom => return,
                 Step::Idle => {
-                    stream.in_turn = false;
-                    self.turn.pop_front();
+                    stream.place = None;
+                    self.turn.pop_first();
                 }
                 Step::Sent => {
                     let has_room = stream.queued_len <= self.ours.queue_len_max / 2;
                     if has_room && core::mem::take(&mut stream.wants_room) {
                         self.events.push_back(Event::Writable { stream: id });
                     }
-                    self.turn.rotate_left(1);
+                    stream.place = None;
+                    self.turn.pop_first();
+                    self.take_turn(id);
                 }
                 Step::Closed => {
                     self.forget(id);
@@ -145,9 +156,8 @@ impl Link {
         {
             Frame::GoAway { last_stream, deadline_ms }.encode(out);
         }
-        for id in notices.credit.drain(..) {
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
-            stream.credit_due = false;
+        for id in core::mem::take(&mut notices.credit) {
+            let Some(stream) = self.streams.get(&id) else { continue };
             Frame::Credit { stream: id, limit: stream.granted }.encode(out);
         }
         let is_late = self.theirs.replay_len_max as usize / 4 <= self.unacknowledged;
@@ -168,8 +178,10 @@ impl Link {
     /// Lets a stream send when its turn comes.
     pub(super) fn take_turn(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        if !core::mem::replace(&mut stream.in_turn, true) {
-            self.turn.push_back(id);
+        if stream.place.is_none() {
+            stream.place = Some(self.next_place);
+            self.turn.insert(self.next_place, id);
+            self.next_place += 1;
         }
     }
 

@@ -12,29 +12,27 @@ use alloc::vec::Vec;
 /// window together with the longest names, so that a receiver that keeps up never lets us wait.
 const PART_LEN_MIN: usize = 1024;
 
-/// What a queued message counts for beside its bytes.
-const ENTRY_LEN: usize = 128;
+/// What a message counts for beside its bytes, where it waits: short ones take room as well.
+pub(super) const MESSAGE_COST: usize = 256;
 
 pub(super) struct Stream {
     /// What does not yet stand in the log, oldest first.
     pub(super) queue: VecDeque<Outgoing>,
-    /// Bytes in the queue.
+    /// What the messages in the queue count for.
     pub(super) queued_len: usize,
-    /// Whether the stream stands in the link's turn.
-    pub(super) in_turn: bool,
+    /// Where the stream stands in the link's turn.
+    pub(super) place: Option<u64>,
     /// A message was refused because the queue was full.
     pub(super) wants_room: bool,
     /// We have closed it; CLOSE is in the queue.
     pub(super) is_closing: bool,
     /// Bytes of MESSAGE frames sent so far, and allowed so far.
-    spent: u64,
+    pub(super) spent: u64,
     limit: u64,
     /// The same of the peer.
     pub(super) got: u64,
     pub(super) granted: u64,
-    /// Whether the peer is to be told of `granted`.
-    pub(super) credit_due: bool,
-    /// Bytes of messages that the user has and did not release.
+    /// What the messages count for that the user has and did not release.
     pub(super) held: usize,
     /// A message of which the end has not come.
     pub(super) partial: Option<Partial>,
@@ -47,12 +45,36 @@ pub(super) enum Outgoing {
     Close { reason: Reason, text: String },
 }
 
+impl Outgoing {
+    /// What it counts for in the queue: the names and what is left of a message. One of the others
+    /// is little, and there is one of a kind.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Open { .. } | Self::Close { .. } => 0,
+            Self::Message { method, name, payload, at, .. } => {
+                MESSAGE_COST + method.len() + name.len() + (payload.len() - at)
+            }
+        }
+    }
+}
+
 /// The front of a message.
 pub(super) struct Partial {
     pub(super) kind: MessageKind,
     pub(super) method: String,
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
+    /// When it began, among those of the link.
+    pub(super) age: u64,
+    /// Whether a part has come since the last sweep.
+    pub(super) has_grown: bool,
+}
+
+impl Partial {
+    /// What it counts for.
+    pub(super) const fn len(&self) -> usize {
+        self.bytes.len() + self.method.len() + self.name.len() + MESSAGE_COST
+    }
 }
 
 /// What became of an attempt to send one frame.
@@ -74,14 +96,13 @@ impl Stream {
         Self {
             queue: VecDeque::new(),
             queued_len: 0,
-            in_turn: false,
+            place: None,
             wants_room: false,
             is_closing: false,
             spent: 0,
             limit: theirs.into(),
             got: 0,
             granted: ours.into(),
-            credit_due: false,
             held: 0,
             partial: None,
         }
@@ -89,9 +110,7 @@ impl Stream {
 
     /// Queues what is to be sent.
     pub(super) fn push(&mut self, item: Outgoing) {
-        if let Outgoing::Message { payload, .. } = &item {
-            self.queued_len += payload.len() + ENTRY_LEN;
-        }
+        self.queued_len += item.cost();
         self.queue.push_back(item);
     }
 
@@ -155,7 +174,6 @@ impl Stream {
                 if has_more {
                     return Step::Sent;
                 }
-                self.queued_len -= ENTRY_LEN;
                 Step::Sent
             }
             Some(Outgoing::Close { reason, text }) => {
@@ -169,8 +187,13 @@ impl Stream {
                 Step::Closed
             }
         };
-        self.queue.pop_front();
+        self.queued_len -= self.queue.pop_front().map_or(0, |item| item.cost());
         step
+    }
+
+    /// Whether the user deals with what comes, and wants more of it.
+    pub(super) const fn keeps_up(&self, window: u32) -> bool {
+        self.held < window as usize && !self.is_closing
     }
 
     /// Takes note of a CREDIT; `true` when there is something to send.
@@ -179,15 +202,9 @@ impl Stream {
         !self.queue.is_empty()
     }
 
-    /// Allows the peer `window` bytes from here on if it has used half of that; `true` when it is
-    /// to be told.
-    pub(super) fn grant(&mut self, window: u32) -> bool {
-        let window = u64::from(window);
-        if window / 2 < self.granted - self.got {
-            return false;
-        }
-        self.granted = self.got + window;
-        !core::mem::replace(&mut self.credit_due, true)
+    /// Whether the peer has used half of its window.
+    pub(super) fn wants_credit(&self, window: u32) -> bool {
+        self.granted - self.got <= u64::from(window / 2)
     }
 
     /// Bytes that may be sent.

@@ -8,21 +8,21 @@ use crate::binary::{NotResumable, Reason, SendError, Settings, StreamId, code, h
 use std::borrow::Cow;
 use std::vec::Vec;
 
-const REQUEST: MessageKind = MessageKind::Request;
+pub(super) const REQUEST: MessageKind = MessageKind::Request;
 
 /// Sends if the stream takes it.
-fn try_send(link: &mut Link, stream: StreamId, payload: &[u8]) -> Result<(), SendError> {
+pub(super) fn try_send(link: &mut Link, stream: StreamId, payload: &[u8]) -> Result<(), SendError> {
     let facts = Facts { method: "m", name: "n" };
     link.send(stream, REQUEST, facts, Cow::Borrowed(payload)).map_err(|refused| refused.why)
 }
 
 /// A message.
-fn bytes(len: usize) -> Vec<u8> {
+pub(super) fn bytes(len: usize) -> Vec<u8> {
     std::vec![b'x'; len]
 }
 
 /// The lengths of the messages that came on a stream.
-fn lengths(said: &[Said], stream: StreamId) -> Vec<usize> {
+pub(super) fn lengths(said: &[Said], stream: StreamId) -> Vec<usize> {
     let of = |said: &Said| match said {
         Said::Message(other, .., payload) if *other == stream.get() => Some(payload.len()),
         _ => None,
@@ -48,7 +48,7 @@ fn a_reader_that_does_not_read_blocks_only_its_stream() {
     assert_eq!(try_send(&mut pair.client, streams[0], b"x"), Err(SendError::Full));
 
     pair.unread.clear();
-    pair.server().release(streams[0], came * 3000);
+    pair.server().release(streams[0], came, came * 3000);
     pair.run();
     assert_eq!(lengths(&pair.server_said, streams[0]).len(), taken);
     assert!(pair.client.receive(&mut &b""[..]).is_none());
@@ -96,7 +96,7 @@ fn an_unread_stream_does_not_keep_incomplete_messages_of_others_waiting() {
     pair.run();
     assert_eq!(lengths(&pair.server_said, streams[1]), [200_000]);
     assert_eq!(lengths(&pair.server_said, streams[0]), [40_000]);
-    pair.server().release(streams[0], 40_000);
+    pair.server().release(streams[0], 1, 40_000);
     pair.unread.clear();
     pair.run();
     assert_eq!(lengths(&pair.server_said, streams[0]), [40_000; 3]);
@@ -294,18 +294,24 @@ fn what_cannot_be_sent_is_given_back() {
 }
 
 /// A server's link, and the numbers of the next frames that a hostile client sends to it.
-struct Hostile {
-    link: Link,
+pub(super) struct Hostile {
+    pub(super) link: Link,
     sequence: u64,
 }
 
 impl Hostile {
     fn new(limits: Limits) -> Self {
+        Self::with(Settings { limits, ..SETTINGS })
+    }
+
+    /// At a server with these settings.
+    pub(super) fn with(settings: Settings) -> Self {
+        let limits = settings.limits;
         let first = Hello { token: "", agent: "", link: LinkId::NONE, received: 0, limits };
         let mut bytes = Vec::new();
         Frame::Hello(first).encode(&mut bytes);
         let Ok(Decoded::Item { item, .. }) = hello(&bytes) else { panic!("{limits:?}") };
-        let mut link = Link::accept(LinkId([1; 16]), b"", SETTINGS, &item);
+        let mut link = Link::accept(LinkId([1; 16]), b"", settings, &item);
         link.write_to(&mut Vec::new());
         Self { link, sequence: 0 }
     }
@@ -317,12 +323,12 @@ impl Hostile {
         hostile
     }
 
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
     }
 
-    fn open(&mut self, stream: u32) {
+    pub(super) fn open(&mut self, stream: u32) {
         let open = Open { server: "", session: "", revision: "" };
         let (stream, sequence) = (StreamId::new(stream).unwrap(), self.next());
         self.send(Frame::Open { stream, sequence, open });
@@ -335,7 +341,7 @@ impl Hostile {
         self.send(Frame::Message { stream, sequence, message });
     }
 
-    fn send(&mut self, frame: Frame<'_>) {
+    pub(super) fn send(&mut self, frame: Frame<'_>) {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
         let mut input = &bytes[..];

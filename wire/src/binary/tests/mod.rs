@@ -1,5 +1,6 @@
 //! Tests of the binary protocol.
 
+mod bounds;
 mod corpus;
 mod document;
 mod frames;

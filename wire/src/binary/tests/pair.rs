@@ -21,7 +21,9 @@ pub(super) const SETTINGS: Settings = Settings {
     },
     keep_ms: 1000,
     queue_len_max: 16 * 1024,
+    queues_len_max: 8 << 20,
     partial_len_max: 64 * 1024,
+    partials_len_max: 1 << 20,
 };
 
 /// An [`Event`] that can be kept.
@@ -169,7 +171,7 @@ impl Pair {
         while let Some(event) = self.client.receive(&mut bytes) {
             let said = Said::of(event);
             if let Said::Message(stream, .., payload) = &said {
-                self.client.release(StreamId::new(*stream).unwrap(), payload.len());
+                self.client.release(StreamId::new(*stream).unwrap(), 1, payload.len());
             }
             self.apps[0](&mut self.client, &said);
             self.client_said.push(said);
@@ -198,7 +200,7 @@ impl Pair {
             if let Said::Message(stream, .., payload) = &said
                 && !self.unread.contains(stream)
             {
-                server.release(StreamId::new(*stream).unwrap(), payload.len());
+                server.release(StreamId::new(*stream).unwrap(), 1, payload.len());
             }
             self.apps[1](server, &said);
             self.server_said.push(said);
