@@ -56,6 +56,7 @@ mod member;
 mod lists;
 mod http;
 mod respond;
+mod relay;
 mod revive;
 mod repeat;
 mod endpoints;

@@ -441,12 +441,14 @@ impl Check {
         for call in 0..self.calls.len() {
             let entry = &self.calls[call];
             let (what, cancelled) = (entry.what, entry.cancelled);
+            // With one member, the parts of all others of a subscription end.
+            let is_taken_back = what == Do::Task || what == Do::Listen && entry.union.is_some();
             if entry.fate == Fate::Open && !cancelled {
                 self.violation(format!("call {call} ({what:?}) was never answered"));
             } else if entry.fate == Fate::Answered
                 && entry.withdrawn
                 && !cancelled
-                && what != Do::Task
+                && !is_taken_back
             {
                 self.violation(format!("call {call} was cancelled by somebody else"));
             }
