@@ -480,9 +480,14 @@ impl Shard {
             Outcome::Refused(_) => self.counters.failed += 1,
             Outcome::Cancelled => self.counters.cancelled += 1,
         }
-        if let Some(session) = exchange.session.and_then(|key| self.sessions.get_mut(key)) {
+        if let Some(own) = exchange.session
+            && let Some(session) = self.sessions.get_mut(own)
+        {
             session.exchanges.retain(|other| *other != key);
             session.used_at = now;
+            if session.is_replaced {
+                self.timers.wish(Timer::Session(own), &mut session.wish, now);
+            }
             if let Link::Http { listen, resume, .. } = &mut session.link
                 && *listen == Some(key)
             {

@@ -281,9 +281,23 @@ impl Shard {
                 self.stdio_cancel((process, number), incoming, now);
                 self.accept(conn, now);
             }
+            _ if !self.was_sent(exchange) => {
+                self.counters.dropped += 1;
+                self.accept(conn, now);
+            }
             _ => self.post_notice(conn, incoming, now),
         }
         self.exchange_cancelled(exchange, now);
+    }
+
+    /// Whether a request that is not for a process has left us, or a part of it for a member of a
+    /// view may have.
+    pub(super) fn was_sent(&self, key: ExchangeId) -> bool {
+        self.exchanges.get(key).is_some_and(|exchange| match exchange.via {
+            Via::Http(conn) => self.is_connected(conn),
+            Via::Nothing => exchange.is_resumed(),
+            Via::Process(..) | Via::Leg(_) | Via::Union(_) => true,
+        })
     }
 
     /// The request in flight, of the same session, that a cancellation names.

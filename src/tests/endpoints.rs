@@ -146,14 +146,24 @@ fn what_is_cancelled_before_it_was_sent_is_sent_nowhere() {
     world.post(&session, CANCELLED);
     assert!(world.read(client).ends_with("0\r\n\r\n"), "its client does not wait");
     assert!(world.conns.iter().all(|(conn, ..)| *conn != dialled));
-    // The cancellation finds nobody, and the session moves with it.
-    world.refuse(1);
+    // Nor is the cancellation: no server has what it is about, and the session stays.
+    assert!(world.conns.is_empty());
     world.post(&session, &call(8, "y"));
-    world.connect(2);
-    world.revive("s2");
-    world.connect(2);
+    world.connect(1);
     world.find("\"y\"");
-    assert_eq!(world.found("\"x\""), None);
+    assert_eq!((world.found("\"x\""), world.found("notifications/cancelled")), (None, None));
+    assert_eq!(world.shard.counters().failed_over, 0);
+}
+
+/// The same in a batch.
+#[test]
+fn what_a_batch_cancels_before_it_was_sent_is_sent_nowhere() {
+    let mut world = World::new(vec![place(1)]);
+    let session = world.open_in("2025-03-26", (1, "s1"));
+    world.hang_up(1);
+    world.post(&session, &call(7, "x"));
+    world.post(&session, &format!("[{CANCELLED}]"));
+    assert!(world.conns.is_empty());
 }
 
 #[test]
@@ -450,4 +460,113 @@ fn an_event_stream_that_is_cut_off_behind_the_answer_has_no_other() {
     world.say(server, &format!("{head}\r\n\r\ndata: {NOTE}\r\n\r\n"));
     world.tell(Event::Ended { conn: server });
     assert!(!world.read(client).contains("server_died"));
+}
+
+#[test]
+fn who_begins_twice_at_once_with_one_token_has_one_session() {
+    for order in [[0, 1], [1, 0]] {
+        let mut world = World::new(vec![place(1)]);
+        let clients = [world.post_enveloped(INITIALIZE), world.post_enveloped(INITIALIZE)];
+        let servers = [world.connect(1), world.connect(1)];
+        for index in order {
+            world.welcome(servers[index], ["s1", "s2"][index]);
+            assert!(world.read(clients[index]).contains("protocolVersion"));
+        }
+        world.tell(Event::Woke);
+        assert_eq!(world.shard.counters().sessions, 1);
+        // It is the second; the server is told that the first is over.
+        let server = world.find("DELETE ");
+        assert!(world.read(server).contains("mcp-session-id: s1"));
+        world.post_enveloped(&call(2, "x"));
+        let server = world.find("\"x\"");
+        assert!(world.read(server).contains("mcp-session-id: s2"));
+    }
+}
+
+#[test]
+fn a_subscription_goes_where_there_is_room_for_it_or_is_refused() {
+    let narrow = Endpoint { conns_max: 1, ..place(1) };
+    let mut world = World::new(vec![narrow.clone(), place(2)]);
+    for _ in 0..2 {
+        world.subscribe();
+        let server = world.connect(2);
+        world.say(server, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
+    }
+    // Nothing has failed.
+    assert_eq!(world.shard.counters().failed_over, 0);
+    let mut world = World::new(vec![narrow.clone(), Endpoint { conns_max: 1, ..place(2) }]);
+    let client = world.subscribe();
+    assert!(world.read(client).contains("\"full\""));
+    assert_eq!((world.shard.counters().failed_over, world.conns.len()), (0, 0));
+}
+
+#[test]
+fn a_stream_that_is_waited_for_moves_with_its_session() {
+    for id in ["s1", ""] {
+        let mut world = World::new(vec![place(1), place(2)]);
+        let session = world.open(1, id);
+        let client = world.ask("GET", &session, "");
+        let asked = world.find("GET ");
+        assert!(world.read(asked).contains("GET "));
+        // The server has not said yet whether it will speak there.
+        world.post(&session, &call(2, "x"));
+        world.refuse(1);
+        if id == "s1" {
+            world.connect(2);
+            world.revive("s2");
+        }
+        world.connect(2);
+        if world.found("GET ").is_none() {
+            world.connect(2);
+        }
+        let stream = world.find("GET ");
+        assert_ne!(stream, asked);
+        assert_eq!(world.read(client), "");
+        world.stream(stream, "e1");
+        let answer = world.read(client);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(NOTE), "{answer}");
+    }
+}
+
+/// A member asks where its session has been moved to: at another endpoint, or in another session
+/// at the same.
+#[test]
+fn what_a_member_asks_where_its_session_was_moved_to_is_answered_there() {
+    for is_moved in [true, false] {
+        let (mut world, session, listener) = united();
+        world.read(listener);
+        if is_moved {
+            world.hang_up(1);
+            world.post(&session, &call(8, "x__y"));
+            while world.conns.iter().any(|(_, at, is_there)| *at == 1 && !is_there) {
+                world.refuse(1);
+            }
+            world.connect(2);
+        } else {
+            world.post(&session, &call(8, "x__y"));
+            let lost = world.find("tools/call");
+            world.forget(lost);
+        }
+        world.revive("s2");
+        let server = world.dials(2 - u8::from(!is_moved), "tools/call");
+        assert!(world.read(server).contains("mcp-session-id: s2"));
+        let client = world.post(&session, &call(7, "x__x"));
+        let server = world.dials(2 - u8::from(!is_moved), "\"x\"");
+        let ask = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}"#;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+        world.say(server, &format!("{head}\r\ndata: {ask}\r\n\r\n"));
+        let asked = world.read(client);
+        let asked = events(&asked).into_iter().find(|it| it.contains("elicitation")).unwrap();
+        let id = asked.split("\"id\":").nth(1).unwrap().split(',').next().unwrap();
+        world.post(
+            &session,
+            &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept"}}}}"#),
+        );
+        let server = world.dials(2 - u8::from(!is_moved), "accept\"");
+        let answer = world.read(server);
+        assert!(
+            answer.contains("mcp-session-id: s2") && answer.contains(r#""id":"q""#),
+            "{answer}"
+        );
+    }
 }

@@ -124,16 +124,38 @@ impl World {
         self.ask("POST", session, body)
     }
 
-    /// A request of the stateless era.
+    /// A client of the predecessor sends a message, always with the same token.
+    pub(super) fn post_enveloped(&mut self, message: &str) -> ConnId {
+        let (conn, _) = settings::accept(&mut self.shard, self.now);
+        let mut bytes = format!(
+            "POST /api/v1/mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             authorization: Bearer t\r\ncontent-length: {}\r\n\r\n{message}",
+            message.len()
+        )
+        .into_bytes();
+        self.tell(Event::Received { conn, bytes: &mut bytes });
+        conn
+    }
+
+    /// A call of the stateless era.
     pub(super) fn ask_modern(&mut self, name: &str) -> ConnId {
+        let params = format!(r#""name":"{name}","arguments":{{}}"#);
+        self.post_modern(("tools/call", &params), &format!("mcp-name: {name}\r\n"))
+    }
+
+    pub(super) fn subscribe(&mut self) -> ConnId {
+        self.post_modern(("subscriptions/listen", r#""notifications":{}"#), "")
+    }
+
+    fn post_modern(&mut self, (method, params): (&str, &str), headers: &str) -> ConnId {
         let (conn, _) = settings::accept(&mut self.shard, self.now);
         let body = format!(
-            r#"{{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{{"name":"{name}","arguments":{{}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{{"name":"t","version":"1"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+            r#"{{"jsonrpc":"2.0","id":9,"method":"{method}","params":{{{params},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{{"name":"t","version":"1"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
         );
         let mut bytes = format!(
             "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              accept: application/json, text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n\
-             mcp-method: tools/call\r\nmcp-name: {name}\r\ncontent-length: {}\r\n\r\n{body}",
+             mcp-method: {method}\r\n{headers}content-length: {}\r\n\r\n{body}",
             body.len()
         )
         .into_bytes();
@@ -178,6 +200,17 @@ impl World {
             .map(|(conn, ..)| *conn)
             .collect();
         all.into_iter().for_each(|conn| self.tell(Event::Ended { conn }));
+    }
+
+    /// The connection to that place on which this came, as soon as one that is dialled is there.
+    #[track_caller]
+    pub(super) fn dials(&mut self, place: u8, text: &str) -> ConnId {
+        if self.found(text).is_none() {
+            self.connect(place);
+        }
+        let found = self.find(text);
+        assert!(self.conns.iter().any(|(conn, at, _)| (*conn, *at) == (found, place)));
+        found
     }
 
     /// The connection on which something came with this in it.
@@ -233,18 +266,28 @@ impl World {
 
     /// Answers `initialize` with a session of that id; none if it is empty.
     pub(super) fn welcome(&mut self, conn: ConnId, id: &str) {
+        self.welcome_in("2025-11-25", (conn, id));
+    }
+
+    fn welcome_in(&mut self, revision: &str, (conn, id): (ConnId, &str)) {
         let named = if id.is_empty() { String::new() } else { format!("\r\nmcp-session-id: {id}") };
-        self.answer(conn, &format!("200 OK{named}"), WELCOME);
+        let welcome = WELCOME.replace("2025-11-25", revision);
+        self.answer(conn, &format!("200 OK{named}"), &welcome);
     }
 
     /// A session whose half at that place has that id. Its name.
     pub(super) fn open(&mut self, place: u8, id: &str) -> String {
-        let client = self.post("", INITIALIZE);
+        self.open_in("2025-11-25", (place, id))
+    }
+
+    /// The same in a revision.
+    pub(super) fn open_in(&mut self, revision: &str, (place, id): (u8, &str)) -> String {
+        let client = self.post("", &INITIALIZE.replace("2025-11-25", revision));
         let server = match self.found("\"initialize\"") {
             Some(idle) => idle,
             None => self.connect(place),
         };
-        self.welcome(server, id);
+        self.welcome_in(revision, (server, id));
         let answer = self.read(client).to_ascii_lowercase();
         let name = answer.split("mcp-session-id: ").nth(1).unwrap_or_else(|| panic!("{answer}"));
         let name = name.get(..32).unwrap().to_owned();
