@@ -494,7 +494,7 @@ fn a_subscription_goes_where_there_is_room_for_it_or_is_refused() {
     }
     // Nothing has failed.
     assert_eq!(world.shard.counters().failed_over, 0);
-    let mut world = World::new(vec![narrow.clone(), Endpoint { conns_max: 1, ..place(2) }]);
+    let mut world = World::new(vec![narrow, Endpoint { conns_max: 1, ..place(2) }]);
     let client = world.subscribe();
     assert!(world.read(client).contains("\"full\""));
     assert_eq!((world.shard.counters().failed_over, world.conns.len()), (0, 0));

@@ -236,16 +236,11 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
         let delay = world.net.random.millis(500);
         world.net.after(delay, Task::Act { client: index });
     }
-    if Random::new(seed ^ 0x7a1c).chance(50) {
-        talkers(&mut world, usize::from(shards));
-    }
+    talkers(&mut world, usize::from(shards), seed);
     if world.check.view.is_some() {
         unite(&mut world, usize::from(shards));
     }
-    let mut plan = Random::new(seed ^ 0x701ce);
-    if plan.chance(50) {
-        speakers(&mut world, usize::from(shards), &mut plan);
-    }
+    speakers(&mut world, usize::from(shards), seed);
     if faults.drain {
         let at = world.net.random.millis(30_000);
         world.net.at(at, Task::Drain);
@@ -255,7 +250,10 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
 
 /// Clients that speak in lines: half of all worlds have some. Chance of its own decides, so that
 /// the others stay as they are.
-fn talkers(world: &mut World, shards: usize) {
+fn talkers(world: &mut World, shards: usize, seed: u64) {
+    if !Random::new(seed ^ 0x7a1c).chance(50) {
+        return;
+    }
     for number in 0..world.net.random.between(1, 3) {
         let talker = Talker::new(number, shards, &mut world.net);
         world.talkers.push(talker);
@@ -265,8 +263,10 @@ fn talkers(world: &mut World, shards: usize) {
 }
 
 /// Clients by WebSocket, HTTP+SSE and TCP: half of all worlds have some, by a chance of their own.
-fn speakers(world: &mut World, shards: usize, plan: &mut Random) {
-    for _ in 0..plan.between(1, 3) {
+fn speakers(world: &mut World, shards: usize, seed: u64) {
+    let mut plan = Random::new(seed ^ 0x701ce);
+    let count = if plan.chance(50) { plan.between(1, 3) } else { 0 };
+    for _ in 0..count {
         let kind = *plan.pick(&[Kind::WebSocket, Kind::Sse, Kind::Tcp]);
         let number = world.talkers.len();
         let talker = Talker::new(number, shards, &mut world.net).over(kind);
