@@ -238,10 +238,12 @@ impl Talker {
         }
         if is_over {
             net.note(|| format!("talker {} is left", self.index));
+            let mut is_late = false;
             if let Some(talk) = &mut self.talk {
+                is_late = check.faults.slow && talk.voice.is_greeting();
                 talk.voice.leave(talk.link, End::Closed, net);
             }
-            self.lost(false, check);
+            self.lost(is_late, check);
         }
     }
 

@@ -228,6 +228,12 @@ impl Voice {
         net.hang_up(link, end);
     }
 
+    /// Whether it is at its greetings, for which there is little time: who does not read has not
+    /// enough of it.
+    pub(super) fn is_greeting(&self) -> bool {
+        matches!(self, Self::Tcp(branch) if branch.stream.is_none())
+    }
+
     /// Whether a connection besides the first is its own.
     pub(super) fn has(&self, link: LinkId) -> bool {
         matches!(self, Self::Sse(stream) if stream.posts.is_some_and(|(posts, _)| posts == link))
