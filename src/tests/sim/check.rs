@@ -405,6 +405,8 @@ impl Check {
         let fine = match label {
             "server_timeout" => is_rough || faults.slow || call.what == Do::Ask,
             "server_died" => is_rough || call.cancelled || call.what == Do::Cut,
+            // Those who know no more than `initialize` have no part in a subscription.
+            "server_unreachable" if call.what == Do::Listen && !call.is_legacy => true,
             "server_unreachable" | "server_invalid" => is_rough,
             // Those who know no more than `initialize` cannot say what they have.
             "no_such_name" => is_rough || !call.is_legacy,
