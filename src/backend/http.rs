@@ -52,8 +52,9 @@ pub struct ResponseBody {
 /// What becomes of a response body.
 #[derive(Debug)]
 pub enum Sink {
-    /// It goes to the client as it is.
-    Relay,
+    /// It goes to the client as it is. An event stream is read along with, until the answer is in
+    /// it.
+    Relay(Option<Box<EventParser>>),
     /// Its events are taken apart: each goes on the client's stream with an id of ours.
     Events(Box<EventParser>),
     /// It is looked at when it is complete.

@@ -130,6 +130,8 @@ pub struct Exchange {
     pub repeated: bool,
     /// The status of the response that is passed on as it is.
     pub relayed: Option<u16>,
+    /// Whether that is an event stream whose answer has not come yet, and that can be ended.
+    pub relay_awaits: bool,
     /// Whether the caller asked for log messages (2026-07-28).
     pub wants_logs: bool,
     /// The server's session that it was sent in.

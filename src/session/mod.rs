@@ -44,6 +44,8 @@ pub struct Session {
     pub parent: Option<(UnionKey, usize)>,
     /// The client's connection, if the session lives on one and has no streams.
     pub channel: Option<ConnId>,
+    /// Whether its client has begun another in its place: it ends with its last answer.
+    pub is_replaced: bool,
     /// Whether the client can neither be asked nor told anything.
     pub is_mute: bool,
     /// Event streams.
@@ -127,6 +129,7 @@ impl Session {
             link,
             parent: None,
             channel: None,
+            is_replaced: false,
             is_mute: false,
             replay: Replay::new(),
             restart: Restart::default(),

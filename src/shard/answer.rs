@@ -353,7 +353,7 @@ impl Shard {
         match reply {
             Reply::Pending(conn) => self.refuse(conn, refusal, &id, now),
             Reply::Whole(conn) => self.whole_answer(conn, &[&text], now),
-            Reply::Relaying(conn) => self.client_lost_silently(conn, now),
+            Reply::Relaying(conn) => self.relay_fails((conn, key), &text, now),
             Reply::Events(conn) => {
                 self.body_chunk(conn, &event_text(&[&text]));
                 self.body_end(conn, now);
@@ -381,7 +381,7 @@ impl Shard {
     }
 
     /// A response that cannot be completed is cut off, so that nobody takes it for complete.
-    fn client_lost_silently(&mut self, conn: ConnId, now: Instant) {
+    pub(super) fn client_lost_silently(&mut self, conn: ConnId, now: Instant) {
         if let Some(client) = self.client_mut(conn) {
             client.busy = Busy::No;
         }
@@ -482,9 +482,14 @@ impl Shard {
             (_, Outcome::Refused(_)) => self.counters.failed += 1,
             (_, Outcome::Cancelled) => self.counters.cancelled += 1,
         }
-        if let Some(session) = exchange.session.and_then(|key| self.sessions.get_mut(key)) {
+        if let Some(own) = exchange.session
+            && let Some(session) = self.sessions.get_mut(own)
+        {
             session.exchanges.retain(|other| *other != key);
             session.used_at = now;
+            if session.is_replaced {
+                self.timers.wish(Timer::Session(own), &mut session.wish, now);
+            }
             if let Link::Http { listen, resume, .. } = &mut session.link
                 && *listen == Some(key)
             {
@@ -536,7 +541,7 @@ impl Shard {
 }
 
 /// An event of a stream that cannot be resumed.
-fn event_text(parts: &[&[u8]]) -> Bytes {
+pub(super) fn event_text(parts: &[&[u8]]) -> Bytes {
     let mut event = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + 16);
     wire::sse::write_event_head(&mut event, None);
     for part in parts {

@@ -13,7 +13,6 @@ use crate::backend::stdio::{Carrier, State, User};
 use crate::backend::websocket::WebSocket;
 use crate::exchange::{Kind, Reply, Via};
 use crate::ids::{ConnId, ExchangeId, ProcessId, SessionKey};
-use crate::refusal::Refusal;
 use crate::session::Link;
 use crate::shard::Shard;
 use crate::shard::event::Action;
@@ -173,6 +172,20 @@ impl Shard {
         true
     }
 
+    /// Chooses another endpoint, with room for a stream, for a subscription whose own has none.
+    pub(super) fn stream_goes_elsewhere(&mut self, key: ExchangeId, now: Instant) -> bool {
+        let Some(exchange) = self.exchanges.get(key) else { return false };
+        let (server, here) = (exchange.server, exchange.endpoint.map_or(1, EndpointId::bit));
+        let (tried, hash) = (exchange.tried | here, exchange.reply.client().map(of_conn));
+        let Some(endpoint) = self.place_with_room((server, true), (hash, tried), now) else {
+            return false;
+        };
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.endpoint = Some(endpoint);
+        }
+        true
+    }
+
     fn has_tried_all(&self, server: ServerId, tried: u64) -> bool {
         let count = self.pools.get(usize::from(server.0)).map_or(0, Pool::endpoints);
         usize::try_from(tried.count_ones()).is_ok_and(|tried| count <= tried)
@@ -182,17 +195,19 @@ impl Shard {
     fn session_fails_over(&mut self, session: SessionKey, key: ExchangeId, now: Instant) -> bool {
         let is_answer = self.is_answer(key);
         let is_used = self.is_used_elsewhere(session, key);
-        let Some(exchange) = self.exchanges.get_mut(key) else { return false };
+        let Some(exchange) = self.exchanges.get(key) else { return false };
         let (kind, was) = (exchange.kind, exchange.endpoint);
-        let Some(session_of) = self.sessions.get_mut(session) else { return false };
-        let may_move = session_of.is_open && !session_of.is_irreplaceable && !is_used;
-        let Link::Http { endpoint, id, revival, .. } = &mut session_of.link else { return false };
         let is_first = matches!(kind, Kind::Initialize | Kind::Handshake);
-        if let Some(revival) = revival.as_mut().filter(|_| !is_first) {
-            exchange.via = Via::Nothing;
-            revival.waiting.push(key);
+        if !is_first && self.revival_takes(key, Some(session)) {
+            if let Some(exchange) = self.exchanges.get_mut(key) {
+                exchange.via = Via::Nothing;
+            }
             return true;
         }
+        let Some(exchange) = self.exchanges.get_mut(key) else { return false };
+        let Some(session_of) = self.sessions.get_mut(session) else { return false };
+        let may_move = session_of.is_open && !session_of.is_irreplaceable && !is_used;
+        let Link::Http { endpoint, id, .. } = &mut session_of.link else { return false };
         let has_moved = was.is_some() && *endpoint != was && !is_first;
         // What the server asked, it asked where it is gone.
         if !is_first && !has_moved && (is_answer || !may_move) {
@@ -212,8 +227,9 @@ impl Shard {
             Some(from) => self.session_revive(session, (vec![key], Some(from)), now),
             // There is nothing of it at the endpoint that must be set up again.
             None => {
-                self.session_moved(session, now);
+                let listen = self.session_moved(session, now);
                 self.http_send(key, now);
+                self.listen_follows(listen, now);
             }
         }
         true
@@ -233,22 +249,32 @@ impl Shard {
         })
     }
 
-    /// A session was set up at another endpoint: nothing of the one before counts any more.
-    pub(super) fn session_moved(&mut self, key: SessionKey, now: Instant) {
-        if let Some((listen, conn)) = self.session_forgotten(key, now) {
-            self.listen_ends(listen, conn, now);
+    /// A session was set up at another endpoint: nothing of the one before counts any more. Returns
+    /// the GET stream whose client still waits for it, and that is to be asked for there.
+    pub(super) fn session_moved(&mut self, key: SessionKey, now: Instant) -> Option<ExchangeId> {
+        let (listen, conn) = self.session_forgotten(key, now)?;
+        self.listen_ends(listen, conn, now);
+        self.exchanges.get(listen).map(|_| listen)
+    }
+
+    /// A GET stream is asked for where its session is now.
+    pub(super) fn listen_follows(&mut self, listen: Option<ExchangeId>, now: Instant) {
+        if let Some(listen) = listen {
+            self.http_send(listen, now);
         }
     }
 
     /// The stream on which the server spoke of its own accord in a session that it has no more: its
-    /// client asks again.
+    /// client asks again. One that still waits for it goes on waiting.
     pub(super) fn listen_ends(&mut self, key: ExchangeId, conn: ConnId, now: Instant) {
         if let Some(server) = self.server_mut(conn) {
             server.exchange = None;
         }
         self.server_close(conn, now);
-        match self.exchanges.get(key).map(|exchange| exchange.reply) {
-            Some(Reply::Pending(_)) => self.exchange_fail(key, Refusal::Unreachable, now),
+        match self.exchanges.get_mut(key) {
+            Some(exchange) if matches!(exchange.reply, Reply::Pending(_)) => {
+                exchange.via = Via::Nothing;
+            }
             _ => self.events_broke(key, now),
         }
     }
@@ -267,13 +293,22 @@ impl Shard {
     }
 
     /// An endpoint with room for a process, besides those that were tried.
-    fn process_place(&mut self, id: ProcessId, mut tried: u64, now: Instant) -> Option<EndpointId> {
+    fn process_place(&mut self, id: ProcessId, tried: u64, now: Instant) -> Option<EndpointId> {
         let process = self.processes.get(&id)?;
         let (server, is_stream) = (process.server, process.stream().is_some());
         let hash = match process.user {
             User::Session(key) => self.of_session(key),
             User::Sessions | User::Stateless => None,
         };
+        self.place_with_room((server, is_stream), (hash, tried), now)
+    }
+
+    fn place_with_room(
+        &mut self,
+        (server, is_stream): (ServerId, bool),
+        (hash, mut tried): (Option<u64>, u64),
+        now: Instant,
+    ) -> Option<EndpointId> {
         while !self.has_tried_all(server, tried) {
             let endpoint = self.endpoint_pick(server, (hash, tried), now);
             let site = self.site_mut(server, endpoint)?;

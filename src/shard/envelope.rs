@@ -26,11 +26,11 @@ use crate::limits;
 use crate::message::{Era, Payload};
 use crate::refusal::{Refusal, write_plain_error};
 use crate::session::id::{SessionId, owner};
-use crate::shard::Shard;
 use crate::shard::binary::{INITIALIZE, error_in_words};
 use crate::shard::channel::has_long_id;
 use crate::shard::client::Target;
 use crate::shard::post::Incoming;
+use crate::shard::{Shard, Timer};
 use crate::upstream::catalog::ServerId;
 
 const EVENTS: &str = "/events";
@@ -422,12 +422,11 @@ impl Shard {
         let server = incoming.server;
         let Some(session) = self.session_open(conn, incoming, now) else { return };
         let before = self.holders.insert_session(token, (server, session));
-        // One that still has something to answer ends with its time.
-        let is_idle = |it: &SessionKey| {
-            self.sessions.get(*it).is_some_and(|session| session.exchanges.is_empty())
-        };
-        if let Some(before) = before.filter(is_idle) {
-            self.session_end(before, "replaced", now);
+        if let Some(key) = before
+            && let Some(before) = self.sessions.get_mut(key)
+        {
+            before.is_replaced = true;
+            self.timers.wish(Timer::Session(key), &mut before.wish, now);
         }
     }
 }

@@ -196,8 +196,9 @@ impl Shard {
         let has_room = self.site_mut(server, endpoint).is_some_and(|site| site.has_stream_room());
         if !has_room && self.is_endless(key) {
             // Otherwise those who listen would leave no connection to those who ask.
-            if is_bound || !self.fails_over(key, now) {
-                self.exchange_fail(key, Refusal::Full, now);
+            match !is_bound && self.stream_goes_elsewhere(key, now) {
+                true => self.http_send(key, now),
+                false => self.exchange_fail(key, Refusal::Full, now),
             }
             return;
         }

@@ -57,6 +57,7 @@ mod lists;
 mod tasks;
 mod http;
 mod respond;
+mod relay;
 mod revive;
 mod repeat;
 mod endpoints;

@@ -279,9 +279,23 @@ impl Shard {
                 self.stdio_cancel((process, number), incoming, now);
                 self.accept(conn, now);
             }
+            _ if !self.was_sent(exchange) => {
+                self.counters.dropped += 1;
+                self.accept(conn, now);
+            }
             _ => self.post_notice(conn, incoming, now),
         }
         self.exchange_cancelled(exchange, now);
+    }
+
+    /// Whether a request that is not for a process has left us, or a part of it for a member of a
+    /// view may have.
+    pub(super) fn was_sent(&self, key: ExchangeId) -> bool {
+        self.exchanges.get(key).is_some_and(|exchange| match exchange.via {
+            Via::Http(conn) => self.is_connected(conn),
+            Via::Nothing => exchange.is_resumed(),
+            Via::Process(..) | Via::Leg(_) | Via::Union(_) => true,
+        })
     }
 
     /// The request in flight, of the same session, that a cancellation names.
@@ -425,6 +439,7 @@ impl Shard {
             is_cancelled: false,
             repeated: false,
             relayed: None,
+            relay_awaits: false,
             wants_logs: envelope.meta_log_level.is_some(),
             is_subscription,
             server_session: None,
@@ -510,6 +525,7 @@ impl Shard {
             is_cancelled: false,
             repeated: false,
             relayed: None,
+            relay_awaits: false,
             wants_logs: false,
             is_subscription: false,
             server_session: None,

@@ -249,26 +249,6 @@ impl Shard {
         }
     }
 
-    /// Begins to pass a response on as it is.
-    fn relay(
-        &mut self,
-        key: ExchangeId,
-        (status, content_type): (u16, Option<&[u8]>),
-        body: http1::Body,
-    ) -> Sink {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Sink::Discard };
-        let Reply::Pending(client) = exchange.reply else { return Sink::Discard };
-        exchange.reply = Reply::Relaying(client);
-        exchange.relayed = Some(status);
-        let body = match body {
-            http1::Body::None => Body::Length(0),
-            http1::Body::Length(len) => Body::Length(len),
-            http1::Body::Chunked | http1::Body::UntilClose => Body::Chunked,
-        };
-        self.response_head(client, (status, content_type), body, None);
-        Sink::Relay
-    }
-
     /// The server agreed to be listened to.
     fn listen_begins(&mut self, key: ExchangeId, now: Instant) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
@@ -297,15 +277,8 @@ impl Shard {
         now: Instant,
     ) -> bool {
         match sink {
-            Sink::Relay => {
-                if !data.is_empty() {
-                    self.exchange_alive(key, now);
-                    let reply = self.exchanges.get(key).map(|exchange| exchange.reply);
-                    if let Some(Reply::Relaying(client)) = reply {
-                        self.body_bytes(client, data);
-                        self.stall_relay(client, conn, now);
-                    }
-                }
+            Sink::Relay(events) => {
+                self.relay_part((conn, key), (events, data), now);
                 true
             }
             Sink::Events(parser) => loop {
@@ -499,14 +472,9 @@ impl Shard {
     ) {
         self.server_detach(conn);
         match sink {
-            Sink::Relay => {
-                let Some(exchange) = self.exchanges.get(key) else { return };
-                let (reply, status) = (exchange.reply, exchange.relayed.unwrap_or(200));
+            Sink::Relay(_) => {
                 self.server_free(conn, keep_alive, now);
-                if let Reply::Relaying(client) = reply {
-                    self.body_end(client, now);
-                }
-                self.exchange_end(key, Outcome::Answered(status), now);
+                self.relay_ends(key, now);
             }
             Sink::Events(_) => {
                 self.server_free(conn, keep_alive, now);
@@ -536,7 +504,7 @@ impl Shard {
         match sink {
             Sink::Events(_) => self.events_broke(key, now),
             Sink::Gather { .. } if self.http_repeats(key, now) => {}
-            Sink::Relay | Sink::Gather { .. } | Sink::Discard => {
+            Sink::Relay(_) | Sink::Gather { .. } | Sink::Discard => {
                 self.exchange_fail(key, Refusal::Died, now);
             }
         }

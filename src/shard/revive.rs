@@ -32,11 +32,11 @@ impl Shard {
         let used = sent.server_session.clone();
         let Some(session) = self.sessions.get_mut(key) else { return };
         let is_lost = was_refused || session.is_irreplaceable || !session.is_open;
-        let Link::Http { id, revival, .. } = &mut session.link else { return };
-        if let Some(revival) = revival {
-            revival.waiting.push(exchange);
+        if self.revival_takes(exchange, Some(key)) {
             return;
         }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Link::Http { id, .. } = &mut session.link else { return };
         if used != *id {
             // While this was on its way, another exchange has had the session set up again.
             self.http_retry(exchange, now);
@@ -142,7 +142,8 @@ impl Shard {
         let Link::Http { revival: slot, .. } = &mut session.link else { return };
         let Some(revival) = slot else { return };
         if revival.from.take().is_some() {
-            self.session_moved(key, now);
+            let listen = self.session_moved(key, now);
+            self.listen_follows(listen, now);
             return self.revive_next(key, now);
         }
         if let Some(message) = revival.steps.pop_front() {

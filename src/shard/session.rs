@@ -437,6 +437,9 @@ impl Shard {
         if !session.wish.grant(at) {
             return;
         }
+        if session.is_replaced && session.exchanges.is_empty() {
+            return self.session_end(key, "replaced", now);
+        }
         let is_used = session.channel.is_some()
             || session.parent.is_some()
             || session.replay.iter().any(|stream| stream.client.is_some())
@@ -577,6 +580,8 @@ impl Shard {
         };
         if let Some(Via::Process(process, number)) = self.exchanges.get(exchange).map(|e| e.via) {
             self.stdio_cancel((process, number), incoming, now);
+        } else if !self.was_sent(exchange) {
+            self.counters.dropped += 1;
         } else if let Some(key) = self.begin_detached(Kind::Notice, Reply::Nobody, incoming, now) {
             self.forward(key, incoming, now);
         }

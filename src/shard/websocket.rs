@@ -263,7 +263,7 @@ impl Shard {
             return self.channel_lost(conn, "does not answer pings", now);
         }
         let is_silent = interval <= silence;
-        if is_silent && socket.pinged_at.is_none_or(|at| at < alive_at) {
+        if is_silent && socket.pinged_at.is_none_or(|at| at <= alive_at) {
             socket.pinged_at = Some(now);
             self.write(conn, |output| write_ping(output.tail(), b"", None));
         }

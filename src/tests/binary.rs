@@ -92,3 +92,17 @@ fn a_frame_that_does_not_go_on_closes_the_connection() {
         assert!(world.closed());
     }
 }
+
+/// Version 2: a link is begun, or the connection ends.
+#[test]
+fn who_does_not_greet_in_time_is_told_and_closed() {
+    let mut world = World::entering(Protocol::Binary, Isolation::Session, 0);
+    let offer = r#"{"min_version":2,"max_version":2}"#;
+    world.receive(&frame(Dialect::Short, Kind::VersionNegotiation, offer));
+    let ack = frame(Dialect::Short, Kind::VersionAck, r#"{"agreed_version":2}"#);
+    assert_eq!(world.sent(), ack);
+    world.wait(limits::HEAD_TIMEOUT - SECOND);
+    assert!(world.sent().is_empty() && !world.closed());
+    world.wait(SECOND);
+    assert!(world.closed());
+}

@@ -1,264 +1,22 @@
-//! Servers by HTTP with one endpoint or several, each of whose words is in the test: what becomes
-//! of sessions and requests if they are lost, moved or cancelled at the worst moment.
+//! Servers by HTTP with one endpoint or several: what becomes of sessions and requests if they are
+//! lost, moved or cancelled at the worst moment.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
-use crate::admission::entrance::{Entrance, Protocol};
-use crate::ids::{ConnId, Ticket};
+use crate::ids::ConnId;
 use crate::limits;
-use crate::shard::Shard;
-use crate::shard::event::{Action, Answer, Event, Question};
-use crate::shard::settings::Settings;
+use crate::shard::event::{Answer, Event};
+use crate::tests::servers::{
+    CANCELLED, INITIALIZE, NOTE, World, all, asks, call, events, place, result, united,
+};
 use crate::tests::settings;
-use crate::upstream::catalog::{Balance, Endpoint, Endpoints, Target, Transport};
-
-pub(super) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
-pub(super) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-pub(super) const CANCELLED: &str =
-    r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#;
-pub(super) const WELCOME: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}}"#;
-
-pub(super) fn call(id: u32, name: &str) -> String {
-    format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{name}","arguments":{{}}}}}}"#
-    )
-}
-
-pub(super) fn result(id: u32, text: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"said":"{text}"}}}}"#)
-}
-
-/// One shard; clients by HTTP, each request on a connection of its own.
-pub(super) struct World {
-    pub(super) shard: Shard,
-    pub(super) now: Instant,
-    /// Connections to servers, by the last byte of their address, in the order in which they were
-    /// dialled; and whether they lead somewhere.
-    pub(super) conns: Vec<(ConnId, u8, bool)>,
-    /// What was written to connections and not looked at yet.
-    written: HashMap<ConnId, Vec<u8>>,
-    asked: Vec<(Ticket, String)>,
-}
-
-pub(super) fn place(number: u8) -> Endpoint {
-    Endpoint { conns_max: 4, ..settings::endpoint(&format!("127.0.0.{number}")) }
-}
-
-impl World {
-    fn new(endpoints: Vec<Endpoint>) -> Self {
-        Self::of(Target::Http(Transport::Http, all(endpoints)))
-    }
-
-    fn of(target: Target) -> Self {
-        let settings = settings::settings(vec![settings::server(target)]);
-        Self::with(Settings { entrances: vec![Entrance::of(Protocol::Http)], ..settings })
-    }
-
-    pub(super) fn with(settings: Settings) -> Self {
-        let now = Instant::now();
-        let shard = settings::shard(settings, 0, 1, now);
-        let (conns, asked) = (Vec::new(), Vec::new());
-        Self { shard, now, conns, written: HashMap::new(), asked }
-    }
-
-    pub(super) fn tell(&mut self, event: Event<'_>) {
-        self.shard.handle(event, self.now);
-        while let Some(action) = self.shard.poll() {
-            match action {
-                Action::Dial { conn, addrs } => match addrs.first().map(SocketAddr::ip) {
-                    Some(std::net::IpAddr::V4(ip)) => {
-                        self.conns.push((conn, ip.octets()[3], false));
-                    }
-                    other => panic!("{other:?}"),
-                },
-                Action::Close { conn, .. } => self.conns.retain(|(it, ..)| *it != conn),
-                Action::Ask { ticket, question: Question::Resolve { host, .. } } => {
-                    self.asked.push((ticket, host));
-                }
-                Action::Send { conn } => {
-                    let chunks = self.shard.output(conn).map(crate::output::Output::take);
-                    let written = self.written.entry(conn).or_default();
-                    chunks.into_iter().flatten().for_each(|chunk| written.extend(chunk));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    pub(super) fn passes(&mut self, time: Duration) {
-        self.now += time;
-        self.tell(Event::Woke);
-    }
-
-    /// A client sends a request.
-    pub(super) fn ask(&mut self, method: &str, session: &str, body: &str) -> ConnId {
-        let (conn, _) = settings::accept(&mut self.shard, self.now);
-        let session = match session {
-            "" => String::new(),
-            id => format!("mcp-session-id: {id}\r\nmcp-protocol-version: 2025-11-25\r\n"),
-        };
-        let mut bytes = format!(
-            "{method} /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-             accept: application/json, text/event-stream\r\n{session}\
-             content-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes();
-        self.tell(Event::Received { conn, bytes: &mut bytes });
-        conn
-    }
-
-    pub(super) fn post(&mut self, session: &str, body: &str) -> ConnId {
-        self.ask("POST", session, body)
-    }
-
-    /// A request of the stateless era.
-    fn ask_modern(&mut self, name: &str) -> ConnId {
-        let (conn, _) = settings::accept(&mut self.shard, self.now);
-        let body = format!(
-            r#"{{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{{"name":"{name}","arguments":{{}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{{"name":"t","version":"1"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
-        );
-        let mut bytes = format!(
-            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-             accept: application/json, text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n\
-             mcp-method: tools/call\r\nmcp-name: {name}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes();
-        self.tell(Event::Received { conn, bytes: &mut bytes });
-        conn
-    }
-
-    /// What was written to a connection since the last look.
-    pub(super) fn read(&mut self, conn: ConnId) -> String {
-        let bytes = self.written.remove(&conn).unwrap_or_default();
-        String::from_utf8(bytes).unwrap()
-    }
-
-    /// The connection that is being dialled to that place.
-    #[track_caller]
-    fn dialled(&self, place: u8) -> ConnId {
-        let mut dialled = self.conns.iter().filter(|(_, at, is_there)| *at == place && !is_there);
-        dialled.next().map_or_else(|| panic!("{:?}", self.conns), |(conn, ..)| *conn)
-    }
-
-    #[track_caller]
-    pub(super) fn connect(&mut self, place: u8) -> ConnId {
-        let conn = self.dialled(place);
-        self.conns.iter_mut().filter(|(it, ..)| *it == conn).for_each(|it| it.2 = true);
-        self.tell(Event::Connected { conn });
-        conn
-    }
-
-    /// Nobody is there.
-    #[track_caller]
-    pub(super) fn refuse(&mut self, place: u8) {
-        let conn = self.dialled(place);
-        self.tell(Event::Broken { conn });
-    }
-
-    /// All connections to a place that lead there end.
-    fn hang_up(&mut self, place: u8) {
-        let all: Vec<ConnId> = self
-            .conns
-            .iter()
-            .filter(|(_, at, is_there)| *at == place && *is_there)
-            .map(|(conn, ..)| *conn)
-            .collect();
-        all.into_iter().for_each(|conn| self.tell(Event::Ended { conn }));
-    }
-
-    /// The connection on which something came with this in it.
-    #[track_caller]
-    pub(super) fn find(&self, text: &str) -> ConnId {
-        self.found(text).unwrap_or_else(|| panic!("no {text}"))
-    }
-
-    pub(super) fn found(&self, text: &str) -> Option<ConnId> {
-        let is_it = |conn: &ConnId| {
-            let written = self.written.get(conn).map(|it| String::from_utf8_lossy(it));
-            written.is_some_and(|written| written.contains(text))
-        };
-        self.conns.iter().map(|(conn, ..)| *conn).find(is_it)
-    }
-
-    /// A server says something.
-    pub(super) fn say(&mut self, conn: ConnId, text: &str) {
-        self.written.remove(&conn);
-        let mut bytes = text.as_bytes().to_vec();
-        self.tell(Event::Received { conn, bytes: &mut bytes });
-    }
-
-    pub(super) fn answer(&mut self, conn: ConnId, status: &str, body: &str) {
-        let len = body.len();
-        let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json");
-        self.say(conn, &format!("{head}\r\ncontent-length: {len}\r\n\r\n{body}"));
-    }
-
-    pub(super) fn forget(&mut self, conn: ConnId) {
-        self.answer(conn, "404 Not Found", "");
-    }
-
-    /// Begins an event stream, with one event that has an id.
-    fn stream(&mut self, conn: ConnId, id: &str) {
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
-        let note = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
-        self.say(conn, &format!("{head}\r\nid: {id}\r\ndata: {note}\r\n\r\n"));
-    }
-
-    /// Answers `initialize` with a session of that id; none if it is empty.
-    pub(super) fn welcome(&mut self, conn: ConnId, id: &str) {
-        let named = if id.is_empty() { String::new() } else { format!("\r\nmcp-session-id: {id}") };
-        self.answer(conn, &format!("200 OK{named}"), WELCOME);
-    }
-
-    /// A session whose half at that place has that id. Its name.
-    pub(super) fn open(&mut self, place: u8, id: &str) -> String {
-        let client = self.post("", INITIALIZE);
-        let server = match self.found("\"initialize\"") {
-            Some(idle) => idle,
-            None => self.connect(place),
-        };
-        self.welcome(server, id);
-        let name = session_in(&self.read(client));
-        self.post(&name, INITIALIZED);
-        let server = self.find("notifications/initialized");
-        self.answer(server, "202 Accepted", "");
-        name
-    }
-
-    /// Takes part in a revival: `initialize` with a new id, and what follows it.
-    pub(super) fn revive(&mut self, id: &str) {
-        let server = self.find("\"initialize\"");
-        self.welcome(server, id);
-        let server = self.find("notifications/initialized");
-        self.answer(server, "202 Accepted", "");
-    }
-}
-
-/// The session that an answer names.
-pub(super) fn session_in(answer: &str) -> String {
-    let answer = answer.to_ascii_lowercase();
-    let name = answer.split("mcp-session-id: ").nth(1).unwrap_or_else(|| panic!("{answer}"));
-    name.get(..32).unwrap().to_owned()
-}
-
-pub(super) fn all(endpoints: Vec<Endpoint>) -> Endpoints {
-    Endpoints::new(endpoints, Balance::RoundRobin).unwrap()
-}
+use crate::upstream::catalog::{Endpoint, Endpoints, Target, Transport};
 
 #[test]
 fn a_stream_that_a_newer_session_has_overtaken_does_not_end_that() {
-    let mut world = World::new(vec![place(1)]);
-    let session = world.open(1, "s1");
+    let (mut world, session) = World::opened(&[1]);
     world.ask("GET", &session, "");
     let stream = world.find("GET ");
     // While it is asked for, a request finds that the session is gone; and once more.
-    world.post(&session, &call(2, "a"));
-    let lost = world.connect(1);
-    world.forget(lost);
+    world.loses(&session, (2, "a"));
     world.revive("s2");
     let done = world.find("\"a\"");
     world.answer(done, "200 OK", &result(2, "a"));
@@ -301,8 +59,7 @@ fn who_goes_another_way_leaves_the_connection_to_the_next() {
 #[test]
 fn an_answer_that_is_to_be_gone_on_with_ends_with_its_session() {
     for is_due in [false, true] {
-        let mut world = World::new(vec![place(1)]);
-        let session = world.open(1, "s1");
+        let (mut world, session) = World::opened(&[1]);
         let client = world.post(&session, &call(2, "long"));
         let server = world.find("\"long\"");
         world.stream(server, "e1");
@@ -314,9 +71,7 @@ fn an_answer_that_is_to_be_gone_on_with_ends_with_its_session() {
             assert!(world.read(resumed).contains("last-event-id: e1"));
             world.forget(resumed);
         } else {
-            world.post(&session, &call(3, "x"));
-            let lost = world.connect(1);
-            world.forget(lost);
+            world.loses(&session, (3, "x"));
         }
         world.revive("s2");
         // The server that is set up again knows nothing of it.
@@ -330,13 +85,10 @@ fn an_answer_that_is_to_be_gone_on_with_ends_with_its_session() {
 
 #[test]
 fn an_answer_of_a_session_that_is_gone_is_not_gone_on_with_in_the_next() {
-    let mut world = World::new(vec![place(1)]);
-    let session = world.open(1, "s1");
+    let (mut world, session) = World::opened(&[1]);
     world.post(&session, &call(2, "long"));
     let long = world.find("\"long\"");
-    world.post(&session, &call(3, "x"));
-    let lost = world.connect(1);
-    world.forget(lost);
+    world.loses(&session, (3, "x"));
     world.revive("s2");
     let done = world.find("\"x\"");
     world.answer(done, "200 OK", &result(3, "x"));
@@ -350,14 +102,11 @@ fn an_answer_of_a_session_that_is_gone_is_not_gone_on_with_in_the_next() {
 
 #[test]
 fn a_stream_ends_with_its_session_and_the_next_begins_at_its_beginning() {
-    let mut world = World::new(vec![place(1)]);
-    let session = world.open(1, "s1");
+    let (mut world, session) = World::opened(&[1]);
     let client = world.ask("GET", &session, "");
     let stream = world.find("GET ");
     world.stream(stream, "e1");
-    world.post(&session, &call(2, "x"));
-    let lost = world.connect(1);
-    world.forget(lost);
+    world.loses(&session, (2, "x"));
     world.revive("s2");
     // The client is told, for nobody would speak to it there any more.
     assert!(world.read(client).ends_with("0\r\n\r\n"));
@@ -372,8 +121,7 @@ fn a_stream_ends_with_its_session_and_the_next_begins_at_its_beginning() {
 
 #[test]
 fn a_session_does_not_move_while_an_answer_is_to_be_gone_on_with() {
-    let mut world = World::new(vec![place(1), place(2)]);
-    let session = world.open(1, "s1");
+    let (mut world, session) = World::opened(&[1, 2]);
     world.post(&session, &call(2, "long"));
     let server = world.find("\"long\"");
     world.stream(server, "e1");
@@ -391,28 +139,36 @@ fn a_session_does_not_move_while_an_answer_is_to_be_gone_on_with() {
 
 #[test]
 fn what_is_cancelled_before_it_was_sent_is_sent_nowhere() {
-    let mut world = World::new(vec![place(1), place(2)]);
-    let session = world.open(1, "s1");
+    let (mut world, session) = World::opened(&[1, 2]);
     world.hang_up(1);
     let client = world.post(&session, &call(7, "x"));
     let dialled = world.dialled(1);
     world.post(&session, CANCELLED);
     assert!(world.read(client).ends_with("0\r\n\r\n"), "its client does not wait");
     assert!(world.conns.iter().all(|(conn, ..)| *conn != dialled));
-    // The cancellation finds nobody, and the session moves with it.
-    world.refuse(1);
+    // Nor is the cancellation: no server has what it is about, and the session stays.
+    assert!(world.conns.is_empty());
     world.post(&session, &call(8, "y"));
-    world.connect(2);
-    world.revive("s2");
-    world.connect(2);
+    world.connect(1);
     world.find("\"y\"");
-    assert_eq!(world.found("\"x\""), None);
+    assert_eq!((world.found("\"x\""), world.found("notifications/cancelled")), (None, None));
+    assert_eq!(world.shard.counters().failed_over, 0);
+}
+
+/// The same in a batch.
+#[test]
+fn what_a_batch_cancels_before_it_was_sent_is_sent_nowhere() {
+    let mut world = World::new(vec![place(1)]);
+    let session = world.open_in("2025-03-26", (1, "s1"));
+    world.hang_up(1);
+    world.post(&session, &call(7, "x"));
+    world.post(&session, &format!("[{CANCELLED}]"));
+    assert!(world.conns.is_empty());
 }
 
 #[test]
 fn what_is_cancelled_is_not_sent_again_with_a_new_session() {
-    let mut world = World::new(vec![place(1)]);
-    let session = world.open(1, "s1");
+    let (mut world, session) = World::opened(&[1]);
     let client = world.post(&session, &call(7, "x"));
     let server = world.find("\"x\"");
     world.post(&session, CANCELLED);
@@ -428,8 +184,7 @@ fn what_is_cancelled_is_not_sent_again_with_a_new_session() {
 /// The same if the connection breaks, for what could be repeated.
 #[test]
 fn what_is_cancelled_is_not_repeated() {
-    let mut world = World::new(vec![place(1)]);
-    let session = world.open(1, "s1");
+    let (mut world, session) = World::opened(&[1]);
     world.post(&session, r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#);
     let server = world.find("tools/list");
     world.post(&session, CANCELLED);
@@ -498,8 +253,7 @@ fn a_session_without_an_id_leaves_nothing_where_it_was() {
 
 #[test]
 fn a_session_that_ends_on_its_way_ends_at_both_places() {
-    let mut world = World::new(vec![place(1), place(2)]);
-    let session = world.open(1, "s1");
+    let (mut world, session) = World::opened(&[1, 2]);
     world.hang_up(1);
     world.post(&session, &call(2, "x"));
     world.refuse(1);
@@ -519,8 +273,7 @@ fn a_session_that_ends_on_its_way_ends_at_both_places() {
 
 #[test]
 fn a_move_that_fails_leaves_nothing_behind() {
-    let mut world = World::new(vec![place(1), place(2)]);
-    let session = world.open(1, "s1");
+    let (mut world, session) = World::opened(&[1, 2]);
     world.hang_up(1);
     let client = world.post(&session, &call(2, "x"));
     world.refuse(1);
@@ -637,5 +390,183 @@ fn a_socket_that_is_over_leaves_room_for_another() {
         }
         assert!(world.read(client).contains("server_unreachable"));
         world.passes(limits::ENDPOINT_PAUSE * 60);
+    }
+}
+
+#[test]
+fn a_member_that_is_set_up_again_has_forgotten_what_it_asked_and_offers_what_it_likes() {
+    let (mut world, session, listener) = united();
+    asks(&mut world, &session);
+    world.read(listener);
+    world.post(&session, &call(8, "x__y"));
+    let lost = match world.found("tools/call") {
+        Some(lost) => lost,
+        None => world.connect(1),
+    };
+    world.forget(lost);
+    world.revive("s2");
+    let heard = world.read(listener);
+    assert!(heard.contains("notifications/cancelled"), "{heard}");
+    assert!(heard.contains("notifications/tools/list_changed"), "{heard}");
+    // A late answer to it goes nowhere.
+    world.post(&session, r#"{"jsonrpc":"2.0","id":1,"result":{"roots":[]}}"#);
+    assert_eq!(world.found("\"roots\""), None);
+}
+
+/// A server dies in the middle of an event stream. In both eras its client is told, and the stream
+/// has an end.
+#[test]
+fn an_event_stream_whose_server_dies_ends_with_an_error() {
+    let died = r#""error":{"code":-32603,"#;
+    for part in ["", ": alive\r\n\r", "data: {\"jsonrpc\":", "id: 1\r\ndata: {}\r\n"] {
+        let mut world = World::new(vec![place(1)]);
+        let client = world.ask_modern("x");
+        let server = world.connect(1);
+        world.stream(server, "e1");
+        world.say_more(server, part);
+        world.tell(Event::Ended { conn: server });
+        let answer = world.read(client);
+        let error = events(&answer).pop().unwrap();
+        assert!(error.contains(r#""id":9"#) && error.contains(died), "{part}: {answer}");
+        assert!(error.contains("server_died"), "{answer}");
+        assert!(answer.ends_with("0\r\n\r\n"), "{part}: {answer}");
+        assert_eq!(events(&answer).len(), 2, "{part}: {answer}");
+    }
+    let (mut world, session) = World::opened(&[1]);
+    let client = world.post(&session, &call(9, "x"));
+    let server = world.find("\"x\"");
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    world.say(server, &format!("{head}data: {NOTE}\r\n\r\n"));
+    world.tell(Event::Ended { conn: server });
+    let answer = world.read(client);
+    let error = events(&answer).pop().unwrap();
+    assert!(error.contains(r#""id":9"#) && error.contains("server_died"), "{answer}");
+    assert!(answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn an_event_stream_that_is_cut_off_behind_the_answer_has_no_other() {
+    let mut world = World::new(vec![place(1)]);
+    let client = world.ask_modern("x");
+    let server = world.connect(1);
+    world.stream(server, "e1");
+    world.say_more(server, &format!("data: {}\r\n\r\n", result(9, "x")));
+    world.tell(Event::Ended { conn: server });
+    assert_eq!(events(&world.read(client)).len(), 2);
+    // A body that has a length cannot end with anything else.
+    let client = world.ask_modern("x");
+    let server = world.connect(1);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 999";
+    world.say(server, &format!("{head}\r\n\r\ndata: {NOTE}\r\n\r\n"));
+    world.tell(Event::Ended { conn: server });
+    assert!(!world.read(client).contains("server_died"));
+}
+
+#[test]
+fn who_begins_twice_at_once_with_one_token_has_one_session() {
+    for order in [[0, 1], [1, 0]] {
+        let mut world = World::new(vec![place(1)]);
+        let clients = [world.post_enveloped(INITIALIZE), world.post_enveloped(INITIALIZE)];
+        let servers = [world.connect(1), world.connect(1)];
+        for index in order {
+            world.welcome(servers[index], ["s1", "s2"][index]);
+            assert!(world.read(clients[index]).contains("protocolVersion"));
+        }
+        world.tell(Event::Woke);
+        assert_eq!(world.shard.counters().sessions, 1);
+        // It is the second; the server is told that the first is over.
+        let server = world.find("DELETE ");
+        assert!(world.read(server).contains("mcp-session-id: s1"));
+        world.post_enveloped(&call(2, "x"));
+        let server = world.find("\"x\"");
+        assert!(world.read(server).contains("mcp-session-id: s2"));
+    }
+}
+
+#[test]
+fn a_subscription_goes_where_there_is_room_for_it_or_is_refused() {
+    let narrow = Endpoint { conns_max: 1, ..place(1) };
+    let mut world = World::new(vec![narrow.clone(), place(2)]);
+    for _ in 0..2 {
+        world.subscribe();
+        let server = world.connect(2);
+        world.say(server, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
+    }
+    // Nothing has failed.
+    assert_eq!(world.shard.counters().failed_over, 0);
+    let mut world = World::new(vec![narrow, Endpoint { conns_max: 1, ..place(2) }]);
+    let client = world.subscribe();
+    assert!(world.read(client).contains("\"full\""));
+    assert_eq!((world.shard.counters().failed_over, world.conns.len()), (0, 0));
+}
+
+#[test]
+fn a_stream_that_is_waited_for_moves_with_its_session() {
+    for id in ["s1", ""] {
+        let mut world = World::new(vec![place(1), place(2)]);
+        let session = world.open(1, id);
+        let client = world.ask("GET", &session, "");
+        let asked = world.find("GET ");
+        assert!(world.read(asked).contains("GET "));
+        // The server has not said yet whether it will speak there.
+        world.post(&session, &call(2, "x"));
+        world.refuse(1);
+        if id == "s1" {
+            world.connect(2);
+            world.revive("s2");
+        }
+        world.connect(2);
+        if world.found("GET ").is_none() {
+            world.connect(2);
+        }
+        let stream = world.find("GET ");
+        assert_ne!(stream, asked);
+        assert_eq!(world.read(client), "");
+        world.stream(stream, "e1");
+        let answer = world.read(client);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(NOTE), "{answer}");
+    }
+}
+
+/// A member asks where its session has been moved to: at another endpoint, or in another session
+/// at the same.
+#[test]
+fn what_a_member_asks_where_its_session_was_moved_to_is_answered_there() {
+    for is_moved in [true, false] {
+        let (mut world, session, listener) = united();
+        world.read(listener);
+        if is_moved {
+            world.hang_up(1);
+            world.post(&session, &call(8, "x__y"));
+            while world.conns.iter().any(|(_, at, is_there)| *at == 1 && !is_there) {
+                world.refuse(1);
+            }
+            world.connect(2);
+        } else {
+            world.post(&session, &call(8, "x__y"));
+            let lost = world.find("tools/call");
+            world.forget(lost);
+        }
+        world.revive("s2");
+        let server = world.dials(2 - u8::from(!is_moved), "tools/call");
+        assert!(world.read(server).contains("mcp-session-id: s2"));
+        let client = world.post(&session, &call(7, "x__x"));
+        let server = world.dials(2 - u8::from(!is_moved), "\"x\"");
+        let ask = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}"#;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+        world.say(server, &format!("{head}\r\ndata: {ask}\r\n\r\n"));
+        let asked = world.read(client);
+        let asked = events(&asked).into_iter().find(|it| it.contains("elicitation")).unwrap();
+        let id = asked.split("\"id\":").nth(1).unwrap().split(',').next().unwrap();
+        world.post(
+            &session,
+            &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept"}}}}"#),
+        );
+        let server = world.dials(2 - u8::from(!is_moved), "accept\"");
+        let answer = world.read(server);
+        assert!(
+            answer.contains("mcp-session-id: s2") && answer.contains(r#""id":"q""#),
+            "{answer}"
+        );
     }
 }

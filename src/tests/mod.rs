@@ -1,6 +1,7 @@
 //! Tests of the whole: the rules of the repository.
 
 pub(crate) mod settings;
+mod servers;
 
 mod tidy;
 mod binary;

@@ -209,6 +209,16 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn the_tests_of_threats_exist() {
+    let document = read("docs/security.md");
+    for (file, test) in document.split('`').filter_map(|name| name.split_once("::")) {
+        let (file, code) = (format!("/{file}"), format!("fn {test}()"));
+        let exists = sources().iter().any(|it| it.path.contains(&file) && it.code.contains(&code));
+        assert!(exists, "docs/security.md names {test}, which is no test of {file}");
+    }
+}
+
+#[test]
 fn every_metric_is_in_its_table() {
     let counters = Counters::default();
     let rows = counters.list().into_iter().map(|(name, kind, ..)| (name.to_owned(), kind));

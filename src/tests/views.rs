@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::ids::ConnId;
 use crate::limits;
 use crate::shard::event::Event;
-use crate::tests::endpoints::{
+use crate::tests::servers::{
     CANCELLED, INITIALIZE, INITIALIZED, WELCOME, World, all, call, place, session_in,
 };
 use crate::tests::settings;

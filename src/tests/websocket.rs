@@ -139,6 +139,19 @@ fn who_is_silent_is_pinged_once_and_then_gone() {
     assert!(world.closed());
 }
 
+/// In the moment of the ping, even.
+#[test]
+fn who_answers_at_once_is_pinged_again() {
+    let mut world = World::new(Isolation::Session, 0);
+    world.open();
+    for _ in 0..5 {
+        world.wait(limits::PING_INTERVAL);
+        assert_eq!(items(&world.sent()), ["ping"]);
+        world.receive(&[0x8a, 0x80, 0, 0, 0, 0]);
+    }
+    assert!(!world.closed());
+}
+
 #[test]
 fn who_does_not_finish_a_message_is_told_and_closed() {
     let mut world = World::new(Isolation::Session, 0);

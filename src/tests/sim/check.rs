@@ -405,6 +405,8 @@ impl Check {
         let fine = match label {
             "server_timeout" => is_rough || faults.slow || call.what == Do::Ask,
             "server_died" => is_rough || call.cancelled || call.what == Do::Cut,
+            // Those who know no more than `initialize` have no part in a subscription.
+            "server_unreachable" if call.what == Do::Listen && !call.is_legacy => true,
             "server_unreachable" | "server_invalid" => is_rough,
             // Those who know no more than `initialize` cannot say what they have.
             "no_such_name" => is_rough || !call.is_legacy,
@@ -441,14 +443,14 @@ impl Check {
         for call in 0..self.calls.len() {
             let entry = &self.calls[call];
             let (what, cancelled) = (entry.what, entry.cancelled);
+            // With one member, the parts of all others of a subscription end.
+            let is_taken_back = what == Do::Task || what == Do::Listen && entry.union.is_some();
             if entry.fate == Fate::Open && !cancelled {
                 self.violation(format!("call {call} ({what:?}) was never answered"));
             } else if entry.fate == Fate::Answered
                 && entry.withdrawn
                 && !cancelled
-                && what != Do::Task
-                // One member that ends a subscription to a view ends it for all.
-                && !(what == Do::Listen && entry.union.is_some())
+                && !is_taken_back
             {
                 self.violation(format!("call {call} was cancelled by somebody else"));
             }

@@ -5,7 +5,8 @@
 //! net      time, tasks, links                 check         what must hold, always
 //! client   what clients do                    reply         what they make of the answers
 //! request  the bytes they send                job           what servers do
-//! talker   clients that speak in lines        random        repeatable chance
+//! talker   clients with a connection          voice         how they speak: lines and others
+//! random   repeatable chance
 //! union    a view of several servers, and what belongs to it
 //! server_stdio, server_http, server_answer
 //! ```
@@ -24,6 +25,7 @@ mod request;
 mod reply;
 mod client;
 mod talker;
+mod voice;
 mod union;
 mod world;
 
@@ -42,6 +44,7 @@ use crate::tests::sim::request::SERVERS;
 use crate::tests::sim::server_http::Server as HttpServer;
 use crate::tests::sim::server_stdio::Tools;
 use crate::tests::sim::talker::Talker;
+use crate::tests::sim::voice::Kind;
 use crate::tests::sim::world::{Sabotage, World};
 use crate::upstream::catalog::{
     Balance, Catalog, Command, Endpoint, Endpoints, Isolation, Server, ServerId, Target, Transport,
@@ -161,14 +164,15 @@ fn settings(catalog: Catalog, log: Option<Format>, base: Instant) -> Arc<Setting
     })
 }
 
-/// One for HTTP, and one for lines to each server and to the view of them.
+/// One for HTTP, one for lines to each server and to the view of them, and one for frames.
 fn entrances() -> Vec<Entrance> {
     let lines = |server| Entrance {
         protocols: vec![Protocol::Lines],
         server: Some(ServerId(server)),
         users: None,
     };
-    std::iter::once(Entrance::of(Protocol::Http)).chain((0..=5).map(lines)).collect()
+    let (http, binary) = (Entrance::of(Protocol::Http), Entrance::of(Protocol::Binary));
+    std::iter::once(http).chain((0..=5).map(lines)).chain([binary]).collect()
 }
 
 /// The world of a seed.
@@ -232,12 +236,11 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
         let delay = world.net.random.millis(500);
         world.net.after(delay, Task::Act { client: index });
     }
-    if Random::new(seed ^ 0x7a1c).chance(50) {
-        talkers(&mut world, usize::from(shards));
-    }
+    talkers(&mut world, usize::from(shards), seed);
     if world.check.view.is_some() {
         unite(&mut world, usize::from(shards));
     }
+    speakers(&mut world, usize::from(shards), seed);
     if faults.drain {
         let at = world.net.random.millis(30_000);
         world.net.at(at, Task::Drain);
@@ -247,10 +250,28 @@ fn build(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> World {
 
 /// Clients that speak in lines: half of all worlds have some. Chance of its own decides, so that
 /// the others stay as they are.
-fn talkers(world: &mut World, shards: usize) {
+fn talkers(world: &mut World, shards: usize, seed: u64) {
+    if !Random::new(seed ^ 0x7a1c).chance(50) {
+        return;
+    }
     for number in 0..world.net.random.between(1, 3) {
         let talker = Talker::new(number, shards, &mut world.net);
         world.talkers.push(talker);
+        let delay = world.net.random.millis(500);
+        world.net.after(delay, Task::Talk { talker: number });
+    }
+}
+
+/// Clients by WebSocket, HTTP+SSE and TCP: half of all worlds have some, by a chance of their own.
+fn speakers(world: &mut World, shards: usize, seed: u64) {
+    let mut plan = Random::new(seed ^ 0x701ce);
+    let count = if plan.chance(50) { plan.between(1, 3) } else { 0 };
+    for _ in 0..count {
+        let kind = *plan.pick(&[Kind::WebSocket, Kind::Sse, Kind::Tcp]);
+        let number = world.talkers.len();
+        let talker = Talker::new(number, shards, &mut world.net).over(kind);
+        let is_united = world.check.view.is_some() && plan.chance(40);
+        world.talkers.push(if is_united { talker.united() } else { talker });
         let delay = world.net.random.millis(500);
         world.net.after(delay, Task::Talk { talker: number });
     }

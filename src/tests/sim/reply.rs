@@ -163,7 +163,9 @@ impl Client {
                         sent.tries = 0;
                     }
                     let text = event.data.to_vec();
-                    if !text.is_empty() {
+                    // Of another type is what the gateway makes of an event that was cut off.
+                    let is_message = matches!(event.name, b"" | b"message");
+                    if is_message && !text.is_empty() {
                         self.message(conn, &text, net, check);
                     }
                 }

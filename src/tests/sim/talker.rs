@@ -1,11 +1,10 @@
-//! Clients whose connection is the conversation: one message per line, in both directions.
+//! Clients whose connection is the conversation: messages go in both directions.
 //!
-//! A talker has one connection at a time. In the legacy era each connection is a session; what it
-//! says is judged by the same rules as what others say over HTTP.
+//! A talker has one conversation at a time. In the legacy era each is a session; what it says is
+//! judged by the same rules as what others say over HTTP.
 
 use std::time::Duration;
 
-use wire::lines::{Line, LineReader};
 use wire::rpc::{self, Kind};
 
 use crate::ids::EntranceId;
@@ -14,6 +13,7 @@ use crate::tests::sim::client::{IDS, LEGACY, pick};
 use crate::tests::sim::net::{End, LinkId, Near, Net, Peer, Task};
 use crate::tests::sim::request;
 use crate::tests::sim::union::{self, Asked, VIEW};
+use crate::tests::sim::voice::{Heard, Kind as Transport, Speaker, Voice};
 
 /// Clients are numbered on behind those that speak HTTP.
 pub(super) const FIRST: usize = 100;
@@ -24,6 +24,7 @@ pub(super) struct Talker {
     /// None: 2026-07-28.
     revision: Option<&'static str>,
     server: usize,
+    transport: Transport,
     shards: usize,
     acts: u32,
     pause: u64,
@@ -36,7 +37,7 @@ pub(super) struct Talker {
 #[derive(Debug)]
 struct Talk {
     link: LinkId,
-    lines: LineReader,
+    voice: Voice,
     /// Whether calls may be made: `initialize` was answered, or need not be.
     is_open: bool,
     calls: Vec<usize>,
@@ -51,6 +52,7 @@ impl Talker {
             index: FIRST + number,
             revision,
             server: net.random.between(0, 3),
+            transport: Transport::Lines,
             shards,
             acts: u32::try_from(net.random.between(5, 30)).unwrap(),
             pause: *net.random.pick(&[30, 300, 3000]),
@@ -64,14 +66,18 @@ impl Talker {
         Self { server: VIEW, ..self }
     }
 
+    /// The same, over another transport.
+    pub(super) fn over(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
+
     /// How long it is busy at most.
     pub(super) fn busy(&self) -> Duration {
         Duration::from_millis(u64::from(self.acts) * self.pause)
     }
 
-    /// The entrance that leads to a server.
     pub(super) fn entrance(&self) -> EntranceId {
-        EntranceId(1 + u16::try_from(self.server).unwrap())
+        self.transport.entrance(self.server)
     }
 
     fn session(&self) -> Option<usize> {
@@ -88,7 +94,7 @@ impl Talker {
         net.after(pause, Task::Talk { talker: self.index - FIRST });
         let dice = net.random.below(100);
         let Some(talk) = &self.talk else { return self.dial(net, check) };
-        let (is_open, link) = (talk.is_open, talk.link);
+        let is_open = talk.is_open;
         match dice {
             0..5 if check.faults.net => self.leave(net, check),
             5..8 => {
@@ -103,7 +109,11 @@ impl Talker {
                 let tag = Tag { client: self.index, session: self.talks, call: 0 }.text();
                 self.say(&request::accept("1", &tag), net);
             }
-            20..24 => net.write(link, b"\r\n"),
+            20..24 => {
+                if let Some(talk) = &mut self.talk {
+                    talk.voice.breathe(talk.link, net);
+                }
+            }
             _ if is_open => self.call(None, net, check),
             _ => {}
         }
@@ -115,9 +125,10 @@ impl Talker {
         let link = net.open(peer, Near::Parked { shard });
         net.after(Duration::ZERO, Task::Accept { link });
         self.talks += 1;
-        let lines = LineReader::new();
+        net.note(|| format!("talker {} comes by {:?}", self.index, self.transport));
+        let voice = Voice::new(self.transport, self.server, link, net);
         let is_open = self.revision.is_none();
-        self.talk = Some(Talk { link, lines, is_open, calls: Vec::new(), garbage: 0 });
+        self.talk = Some(Talk { link, voice, is_open, calls: Vec::new(), garbage: 0 });
         if let Some(revision) = self.revision {
             let call = self.begin(Do::Init, net, check);
             let text = request::initialize(&check.calls[call].id, revision);
@@ -198,9 +209,10 @@ impl Talker {
     }
 
     fn say(&mut self, text: &str, net: &mut Net) {
-        let Some(talk) = &self.talk else { return };
         net.note(|| format!("talker {} says {}", self.index, text.get(..200).unwrap_or(text)));
-        net.write(talk.link, format!("{text}\n").as_bytes());
+        let Some(talk) = &mut self.talk else { return };
+        let who = Speaker { number: self.index - FIRST, link: talk.link, shards: self.shards };
+        talk.voice.say(text, who, net);
     }
 
     pub(super) fn received(
@@ -210,22 +222,28 @@ impl Talker {
         net: &mut Net,
         check: &mut Check,
     ) {
-        let Some(talk) = self.talk.as_mut().filter(|talk| talk.link == link) else { return };
-        let Ok(bytes) = bytes else {
-            net.note(|| format!("talker {} is left", self.index));
-            net.hang_up(link, End::Closed);
-            return self.lost(false, check);
-        };
-        let mut lines = std::mem::take(&mut talk.lines);
-        let mut input = &*bytes;
-        while let Some(line) = lines.next(&mut input, 64 << 20) {
-            match line {
-                Line::Whole(line) => self.message(line, net, check),
-                Line::TooLong => check.violation("a line of the gateway is too long".to_owned()),
+        let shards = self.shards;
+        let Some(talk) = &mut self.talk else { return };
+        let who = Speaker { number: self.index - FIRST, link: talk.link, shards };
+        let Heard { messages, is_over } = match bytes {
+            Ok(bytes) if talk.link == link || talk.voice.has(link) => {
+                talk.voice.hear(&bytes, link, who, net)
             }
+            Err(_) if talk.link == link => Heard { messages: Vec::new(), is_over: true },
+            Err(_) if talk.voice.has(link) => talk.voice.lost(link, net),
+            Ok(_) | Err(_) => return,
+        };
+        for message in messages {
+            self.message(&message, net, check);
         }
-        if let Some(talk) = &mut self.talk {
-            talk.lines = lines;
+        if is_over {
+            net.note(|| format!("talker {} is left", self.index));
+            let mut is_late = false;
+            if let Some(talk) = &mut self.talk {
+                is_late = check.faults.slow && talk.voice.is_greeting();
+                talk.voice.leave(talk.link, End::Closed, net);
+            }
+            self.lost(is_late, check);
         }
     }
 
@@ -273,10 +291,10 @@ impl Talker {
     }
 
     fn leave(&mut self, net: &mut Net, check: &mut Check) {
-        if let Some(talk) = &self.talk {
+        if let Some(talk) = &mut self.talk {
             let end = *net.random.pick(&[End::Closed, End::Broken]);
             net.note(|| format!("talker {} leaves", self.index));
-            net.hang_up(talk.link, end);
+            talk.voice.leave(talk.link, end, net);
         }
         self.lost(true, check);
     }

@@ -12,7 +12,7 @@ mod write;
 mod tests;
 
 pub use crate::json::{JsonError, Span, Text};
-pub use write::{PAYLOAD_END, PAYLOAD_HEAD, write_reply, write_reply_head};
+pub use write::{PAYLOAD_END, PAYLOAD_HEAD, write_reply_head};
 
 use crate::json::Cursor;
 use crate::rpc::looks_like;
@@ -177,7 +177,9 @@ pub fn fuzz(bytes: &[u8]) {
     assert_eq!(crate::json::validate(message, DEPTH), Ok(()), "the message is a document");
     let mut reply = Vec::new();
     let id = envelope.id.map(|id| id.get(bytes));
-    write_reply(&mut reply, id, "2025-01-01T00:00:00Z", message);
+    write_reply_head(&mut reply, id, "2025-01-01T00:00:00Z");
+    reply.extend_from_slice(message);
+    reply.extend_from_slice(PAYLOAD_END);
     let again = read(&reply, DEPTH + 1).map(|reply| (reply.form, reply.message, reply.id));
     let Ok((form, span, again_id)) = again else {
         return assert_eq!(message.trim_ascii(), b"null", "a reply cannot be read: {again:?}");

@@ -1,7 +1,7 @@
 //! What is found and what is refused, replies, and the property over a corpus.
 
 use super::{Envelope, EnvelopeError, Form, PAYLOAD_END, PAYLOAD_HEAD, fuzz, members};
-use super::{JsonError, read, string, write_reply};
+use super::{JsonError, read, string, write_reply_head};
 use crate::json::generate::Chance;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -84,11 +84,14 @@ fn members_of_any_object_are_found() {
 #[test]
 fn replies_are_what_the_router_reads() {
     let mut out = Vec::new();
-    write_reply(&mut out, Some(b"7"), "2025-01-01T00:00:00Z", br#"{"id": 7}"#);
+    write_reply_head(&mut out, Some(b"7"), "2025-01-01T00:00:00Z");
+    out.extend_from_slice(br#"{"id": 7}"#);
+    out.extend_from_slice(PAYLOAD_END);
     let want = r#"{"id":7,"timestamp":"2025-01-01T00:00:00Z","source":"gateway","#;
     assert_eq!(out, format!(r#"{want}"mcp_payload":{{"id": 7}}}}"#).as_bytes());
     out.clear();
-    write_reply(&mut out, None, "\"", b"1");
+    write_reply_head(&mut out, None, "\"");
+    out.extend_from_slice(b"1}");
     let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!((&value["id"], &value["timestamp"]), (&serde_json::Value::Null, &"\"".into()));
     assert_eq!([PAYLOAD_HEAD, b"1", PAYLOAD_END].concat(), br#"{"mcp_payload":1}"#);

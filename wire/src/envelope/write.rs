@@ -9,15 +9,9 @@ pub const PAYLOAD_HEAD: &[u8] = b"{\"mcp_payload\":";
 /// What stands behind the message in every reply.
 pub const PAYLOAD_END: &[u8] = b"}";
 
-/// Appends a reply for WebSocket. `id` is a JSON token; none becomes `null`. `timestamp` is in the
-/// form of RFC 3339.
-pub fn write_reply(out: &mut Vec<u8>, id: Option<&[u8]>, timestamp: &str, message: &[u8]) {
-    write_reply_head(out, id, timestamp);
-    out.extend_from_slice(message);
-    out.extend_from_slice(PAYLOAD_END);
-}
-
-/// Appends what stands before the message; the message and [`PAYLOAD_END`] follow.
+/// Appends what stands before the message in a reply for WebSocket; the message and
+/// [`PAYLOAD_END`] follow. `id` is a JSON token; none becomes `null`. `timestamp` is in the form of
+/// RFC 3339.
 pub fn write_reply_head(out: &mut Vec<u8>, id: Option<&[u8]>, timestamp: &str) {
     out.extend_from_slice(b"{\"id\":");
     out.extend_from_slice(id.unwrap_or(b"null"));

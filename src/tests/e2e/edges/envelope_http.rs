@@ -27,7 +27,7 @@ fn wrapped(message: &str) -> String {
     envelope(&json!("e"), "system", message)
 }
 
-fn call_of(token: &str, message: &str) -> Request {
+pub(super) fn call_of(token: &str, message: &str) -> Request {
     request("/api/v1/mcp", token, wrapped(message))
 }
 
@@ -40,7 +40,7 @@ fn shared() -> String {
 }
 
 /// A client with an event stream.
-struct Listener {
+pub(super) struct Listener {
     stream: Wire,
     token: String,
     id: String,
@@ -48,7 +48,7 @@ struct Listener {
 
 impl Listener {
     #[track_caller]
-    fn new(rig: &Rig, token: &str) -> Self {
+    pub(super) fn new(rig: &Rig, token: &str) -> Self {
         Self::on(rig.wire(), token)
     }
 
@@ -63,19 +63,19 @@ impl Listener {
         Self { stream, token: token.to_owned(), id }
     }
 
-    fn request(&self, message: &str) -> Request {
+    pub(super) fn request(&self, message: &str) -> Request {
         request("/api/v1/request", &self.token, wrapped(message))
     }
 
     #[track_caller]
-    fn send(&self, rig: &Rig, message: &str) {
+    pub(super) fn send(&self, rig: &Rig, message: &str) {
         let answer = rig.ask(&self.request(message));
         assert_eq!((answer.status(), answer.text()), (202, "accepted"));
     }
 
     /// The next answer: an event that has data and nothing else.
     #[track_caller]
-    fn next(&mut self) -> Value {
+    pub(super) fn next(&mut self) -> Value {
         let event = self.stream.event().expect("the stream ended");
         assert_eq!((event.name.as_str(), event.id, event.retry), ("", None, None));
         serde_json::from_str(&event.data).unwrap()

@@ -84,7 +84,7 @@ fn guessing_session_ids_is_limited() {
 }
 
 /// Begins a call that asks the client; returns the stream and the question's id.
-fn asked(session: &Session, rig: &Rig) -> (Wire, Value) {
+pub(super) fn asked(session: &Session, rig: &Rig) -> (Wire, Value) {
     let mut wire = rig.wire();
     wire.send(session.request(call("ask", &json!({"message": "Who?"}))).bytes());
     assert_eq!(wire.head().status(), 200);
@@ -93,7 +93,7 @@ fn asked(session: &Session, rig: &Rig) -> (Wire, Value) {
     (wire, question["id"].clone())
 }
 
-fn reply(id: &Value, text: &str) -> String {
+pub(super) fn reply(id: &Value, text: &str) -> String {
     json!({
         "jsonrpc": "2.0", "id": id,
         "result": { "action": "accept", "content": { "answer": text } },

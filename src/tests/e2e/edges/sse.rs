@@ -15,7 +15,7 @@ use crate::support::until;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// A client: its event stream, and where it posts.
-struct Client {
+pub(super) struct Client {
     stream: Wire,
     posts: Wire,
     target: String,
@@ -46,7 +46,7 @@ impl Client {
     }
 
     #[track_caller]
-    fn open_as(rig: &Rig, path: &str, version: &str) -> Self {
+    pub(super) fn open_as(rig: &Rig, path: &str, version: &str) -> Self {
         let mut client = Self::listen(rig, path);
         client.send(initialize(version));
         let answer = client.next();
@@ -69,7 +69,7 @@ impl Client {
 
     /// Posts a message, which must be taken.
     #[track_caller]
-    fn send(&mut self, body: impl Into<Vec<u8>>) {
+    pub(super) fn send(&mut self, body: impl Into<Vec<u8>>) {
         let answer = self.post(body);
         assert_eq!((answer.status(), answer.text()), (202, "Accepted"));
     }
@@ -89,7 +89,7 @@ impl Client {
 
     /// Calls a tool and returns the text of its answer.
     #[track_caller]
-    fn text(&mut self, tool: &str, arguments: &Value) -> String {
+    pub(super) fn text(&mut self, tool: &str, arguments: &Value) -> String {
         self.send(call(tool, arguments));
         let answer = self.next();
         let text = answer.pointer("/result/content/0/text").and_then(Value::as_str);

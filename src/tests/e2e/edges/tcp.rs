@@ -13,7 +13,7 @@ use crate::support::{PATIENCE, free_port};
 
 /// The two headers, by the fourth byte of the magic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
+pub(super) enum Dialect {
     Short,
     Long,
 }
@@ -43,7 +43,7 @@ fn envelope(namespace: &str, payload: &str) -> String {
 }
 
 /// One connection.
-struct Link {
+pub(super) struct Link {
     stream: TcpStream,
     dialect: Dialect,
 }
@@ -56,7 +56,7 @@ impl Link {
     }
 
     /// Versions are agreed on.
-    fn negotiated(port: u16, dialect: Dialect) -> Self {
+    pub(super) fn negotiated(port: u16, dialect: Dialect) -> Self {
         let mut link = Self::new(port, dialect);
         link.send(6, OFFER);
         assert_eq!(link.frame(), (7, r#"{"agreed_version":1}"#.to_owned()));
@@ -64,19 +64,25 @@ impl Link {
     }
 
     /// Requests are served.
-    fn open(port: u16, dialect: Dialect) -> Self {
+    pub(super) fn open(port: u16, dialect: Dialect) -> Self {
         let mut link = Self::negotiated(port, dialect);
         if dialect == Dialect::Short {
-            let answer = link.ask(TOKEN);
-            assert_eq!(answer["id"], 1);
-            let id = answer["result"]["sessionId"].as_str().unwrap();
-            assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
-            assert!(answer["result"]["expiresAt"].as_str().unwrap().ends_with('Z'));
+            link.authorize();
         } else {
             let answer = link.ask(&initialize("2025-11-25"));
             assert_eq!(answer["result"]["protocolVersion"], "2025-11-25");
         }
         link
+    }
+
+    /// Says a token, and returns the id of the session.
+    pub(super) fn authorize(&mut self) -> String {
+        let answer = self.ask(TOKEN);
+        assert_eq!(answer["id"], 1);
+        let id = answer["result"]["sessionId"].as_str().unwrap();
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        assert!(answer["result"]["expiresAt"].as_str().unwrap().ends_with('Z'));
+        id.to_owned()
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -89,7 +95,7 @@ impl Link {
     }
 
     /// A request, in whatever stands around it.
-    fn request(&mut self, message: &str) {
+    pub(super) fn request(&mut self, message: &str) {
         let payload = match self.dialect {
             Dialect::Short => message.to_owned(),
             Dialect::Long => envelope("system", message),
@@ -122,7 +128,7 @@ impl Link {
         }
     }
 
-    fn ask(&mut self, message: &str) -> Value {
+    pub(super) fn ask(&mut self, message: &str) -> Value {
         self.request(message);
         serde_json::from_str(&self.response()).unwrap()
     }
@@ -140,7 +146,7 @@ fn rig(servers: &str) -> (Rig, u16) {
     (Rig::new(&format!("listen.tcp = \"127.0.0.1:{port}\"\n{servers}")), port)
 }
 
-const BOTH: [Dialect; 2] = [Dialect::Short, Dialect::Long];
+pub(super) const BOTH: [Dialect; 2] = [Dialect::Short, Dialect::Long];
 
 #[test]
 fn calls_are_answered_in_both_dialects() {

@@ -147,7 +147,7 @@ fn what_a_stream_cannot_be_opened_for_is_said() {
 }
 
 /// The dumps of the document, by name.
-fn dump(name: &str) -> Vec<u8> {
+pub(super) fn dump(name: &str) -> Vec<u8> {
     let text = std::fs::read_to_string(root().join("docs/protocol.md")).unwrap();
     let (_, block) = text.split_once(&format!("\n```hex {name}\n")).unwrap();
     let (block, _) = block.split_once("\n```").unwrap();

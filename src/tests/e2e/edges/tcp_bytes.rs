@@ -264,6 +264,19 @@ fn what_must_not_be_said_is_answered_in_the_documented_words() {
             S closes
             "#,
         );
+        // A range that begins above 1: the highest that both have, if the dialect has it.
+        let range = r#"C MAGIC 0001 0006 <len> | {"min_version":2,"max_version":3,
+            > "preferred_version":3,"supported_versions":[2,3]}
+            "#;
+        let answer = match dialect {
+            12 => r#"S MAGIC 0001 0007 <len> | {"agreed_version":2}"#,
+            _ => {
+                r"S MAGIC 0001 0005 <len> | Version negotiation failed: client speaks 2 to 3
+                > , gateway 1 to NEWEST
+                S closes"
+            }
+        };
+        talk(&(range.to_owned() + answer));
         for offer in ["", "[]", "{}", "null", r#"{"min_version":"1","max_version":1}"#, "{"] {
             let transcript = r"
             C MAGIC 0001 0006 <len> | OFFER
@@ -366,11 +379,14 @@ fn what_is_no_frame_closes_the_connection_and_nothing_else() {
     stream.write_all(&header("4D435000", 0)).unwrap();
     talk(&mut stream, "S closes");
     // A header that is cut off, at each byte, and then the end.
-    for len in 0..12 {
-        let mut stream = connect(port);
-        stream.write_all(&header("4D435042 0001 0006 00000050", 0)[..len]).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
-        talk(&mut stream, "S closes");
+    for head in ["4D435042 0001 0006 00000050", "4D435000 0001 0006 00000000 00000050"] {
+        let head = header(head, 0);
+        for len in 0..head.len() {
+            let mut stream = connect(port);
+            stream.write_all(&head[..len]).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            talk(&mut stream, "S closes");
+        }
     }
     talk(
         &mut witness,
@@ -386,20 +402,23 @@ fn what_is_no_frame_closes_the_connection_and_nothing_else() {
 #[test]
 fn every_byte_may_come_by_itself() {
     let (rig, port) = rig();
-    let mut stream = connect(port);
-    for line in [
-        r#"4D435042 0001 0006 <len> | {"min_version":1,"max_version":1}"#,
-        r#"4D435042 0001 0001 <len> | {"jsonrpc":"2.0","id":1,"method":"initialize","params":TOKEN}"#,
-        r#"4D435042 0001 0001 <len> | {"jsonrpc":"2.0","id":2,"method":"tools/list"}"#,
-    ] {
-        let line = line.replace("TOKEN", r#"{"token":"t"}"#);
-        let (head, payload) = line.split_once(" | ").unwrap();
-        for byte in [&header(head, payload.len()), payload.as_bytes()].concat() {
-            stream.write_all(&[byte]).unwrap();
+    let drip = |lines: &[&str], answers: &str| {
+        let mut stream = connect(port);
+        for line in lines {
+            let (head, payload) = line.split_once(" | ").unwrap();
+            for byte in [&header(head, payload.len()), payload.as_bytes()].concat() {
+                stream.write_all(&[byte]).unwrap();
+            }
         }
-    }
-    talk(
-        &mut stream,
+        talk(&mut stream, answers);
+    };
+    let token = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"token":"t"}}"#;
+    drip(
+        &[
+            r#"4D435042 0001 0006 <len> | {"min_version":1,"max_version":1}"#,
+            &format!("4D435042 0001 0001 <len> | {token}"),
+            r#"4D435042 0001 0001 <len> | {"jsonrpc":"2.0","id":2,"method":"tools/list"}"#,
+        ],
         r#"
         S 4D435042 0001 0007 00000014 | {"agreed_version":1}
         S 4D435042 0001 0002 <len> | {"jsonrpc":"2.0","result":{…},"id":1}
@@ -407,6 +426,65 @@ fn every_byte_may_come_by_itself() {
         > "next":9007199254740993},"id":2}
         "#,
     );
+    let list = r#"{"mcp_payload":{"jsonrpc":"2.0","method":"tools/list","id":2}}"#;
+    drip(
+        &[
+            r#"4D435000 0001 0006 00000000 <len> | {"min_version":1,"max_version":1}"#,
+            &format!("4D435000 0001 0001 00000000 <len> | {list}"),
+        ],
+        r#"
+        S 4D435000 0001 0007 00000000 00000014 | {"agreed_version":1}
+        S 4D435000 0001 0002 00000000 <len> | {"mcp_payload":{"jsonrpc":"2.0","result":
+        > { "tools" : [] ,"next":9007199254740993},"id":2}}
+        "#,
+    );
+    rig.check();
+}
+
+/// SEED probe 12: fifty requests in one write, fifty answers in any order, in both dialects.
+#[test]
+fn fifty_requests_in_one_write_have_fifty_answers() {
+    let (rig, port) = rig();
+    let call = |id: usize| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"t","arguments":{{"a":{id}}}}}}}"#
+        )
+    };
+    let result =
+        |id: usize| format!(r#"{{"jsonrpc":"2.0","result":{{"said":{{"a":{id}}}}},"id":{id}}}"#);
+    let token = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"token":"t"}}"#;
+    for (magic, reserved, around) in
+        [("4D435042", "", ""), ("4D435000", "00000000", "{\"mcp_payload\":")]
+    {
+        let end = if around.is_empty() { "" } else { "}" };
+        let frame = |kind: &str, payload: &str| {
+            let head = header(&format!("{magic} 0001 {kind} {reserved} <len>"), payload.len());
+            [&head, payload.as_bytes()].concat()
+        };
+        let mut stream = connect(port);
+        stream.write_all(&frame("0006", r#"{"min_version":1,"max_version":1}"#)).unwrap();
+        let mut got = vec![0; frame("0007", r#"{"agreed_version":1}"#).len()];
+        stream.read_exact(&mut got).unwrap();
+        assert_eq!(got, frame("0007", r#"{"agreed_version":1}"#));
+        if around.is_empty() {
+            stream.write_all(&frame("0001", token)).unwrap();
+            talk(
+                &mut stream,
+                r#"S 4D435042 0001 0002 <len> | {"jsonrpc":"2.0","result":{…},"id":1}"#,
+            );
+        }
+        let requests = (100..150).map(|id| frame("0001", &format!("{around}{}{end}", call(id))));
+        stream.write_all(&requests.collect::<Vec<_>>().concat()).unwrap();
+        let mut expected: Vec<Vec<u8>> =
+            (100..150).map(|id| frame("0002", &format!("{around}{}{end}", result(id)))).collect();
+        while let Some(len) = expected.first().map(Vec::len) {
+            // All are of one length.
+            let mut got = vec![0; len];
+            stream.read_exact(&mut got).unwrap();
+            let at = expected.iter().position(|it| *it == got);
+            expected.swap_remove(at.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&got))));
+        }
+    }
     rig.check();
 }
 

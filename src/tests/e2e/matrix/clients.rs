@@ -312,7 +312,13 @@ impl Client for ModernHttp {
         let (connections, sender) = (self.connections.clone(), self.inbox.sender.clone());
         spawn(move || {
             wire.send(request);
-            match wire.events(|event| drop(sender.send(Some(event.data)))) {
+            // Without data it is none to a browser.
+            let give = |event: Event| {
+                if !event.data.is_empty() {
+                    drop(sender.send(Some(event.data)));
+                }
+            };
+            match wire.events(give) {
                 Ok(head) if head.is_json() => drop(sender.send(Some(head.text().to_owned()))),
                 // A stream that is cut off: there is no way to go on with it.
                 Err(_) if !connections.is_given_up(&id) => drop(sender.send(None)),

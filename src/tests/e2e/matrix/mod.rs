@@ -45,12 +45,6 @@ impl Kind {
         "2025-06-18" <= self.revision
     }
 
-    /// Whether a stream of this server is passed on to this client byte by byte, so that nothing
-    /// can be said in it when it is cut off: that can only be passed on as well.
-    fn is_passed_on(&self, server: &Server) -> bool {
-        self.name == MODERN_HTTP.name && server.name == "http"
-    }
-
     /// How many streams the gateway keeps from an HTTP+SSE server when all clients have left: one
     /// at each shard, for requests of no session.
     fn streams_kept(&self, servers: &[Server]) -> u64 {
